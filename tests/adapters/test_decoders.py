@@ -25,7 +25,7 @@ from headcount.messages.topics import HANDLE
 FIX = msgspec.json.Decoder(Fix)
 SECRET = "the secret of a deployment"  # noqa: S105 - of no other than this
 #: An empty registry.
-NAMES = AliasResolver(SECRET, RegistryCache())
+NAMES = AliasResolver(SECRET, RegistryCache(), "ul")
 
 # Payloads as the OwnTracks apps send them: the booklet's fields, the shapes of public samples.
 ANDROID = (
@@ -112,8 +112,8 @@ def test_owntracks_positions_become_fixes(
     """Locations and transitions of real apps become fixes with the same time, place and accuracy."""
     outcome = only(owntracks.decode("owntracks/jane/phone", payload, NAMES))
     assert isinstance(outcome, CanonicalMessage)
-    assert outcome.kind == "person"
-    assert HANDLE.fullmatch(outcome.device)
+    assert outcome.sender.kind == "person"
+    assert HANDLE.fullmatch(outcome.sender.device)
     assert b"jane" not in outcome.payload
     fix = fix_of(outcome)
     assert (fix.tst, fix.lat, fix.lon, fix.acc, fix.t) == (tst, lat, lon, acc, None)
@@ -124,7 +124,7 @@ def test_owntracks_last_will_becomes_offline() -> None:
     outcome = only(owntracks.decode("owntracks/jane/car1", b'{"_type":"lwt","tst":1700000000}', NAMES))
     there = only(owntracks.decode("owntracks/jane/car1", SHORT, NAMES))
     assert isinstance(there, CanonicalMessage)
-    assert outcome == CanonicalMessage("vehicle", there.device, "status", b"offline")
+    assert outcome == CanonicalMessage(there.sender, "status", b"offline")
 
 
 def test_transitions_come_on_the_event_topic_too() -> None:
@@ -232,11 +232,11 @@ texts = st.text(max_size=70)
 def test_a_derived_handle_stands_for_one_name(name: str, other: str) -> None:
     """Each name has its own constant handle, which differs between formats and deployments."""
     first, second = NAMES.iotp(name, "person"), NAMES.iotp(other, "person")
-    assert HANDLE.fullmatch(first[1])
+    assert HANDLE.fullmatch(first.device)
     assert (first == second) == (name == other)
-    assert first == AliasResolver(SECRET, RegistryCache()).iotp(name, "person")
-    assert first[1] != AliasResolver("another secret", RegistryCache()).iotp(name, "person")[1]
-    assert first[1] != NAMES.owntracks(name, name, "person")[1]
+    assert first == AliasResolver(SECRET, RegistryCache(), "ul").iotp(name, "person")
+    assert first.device != AliasResolver("another secret", RegistryCache(), "ul").iotp(name, "person").device
+    assert first.device != NAMES.owntracks(name, name, "person").device
 
 
 def registered() -> tuple[AliasResolver, Device]:
@@ -244,16 +244,16 @@ def registered() -> tuple[AliasResolver, Device]:
     directory = RegistryCache()
     device = Device(
         id="k7wqz2mfa5ujxh3teyn4",
-        site="ul",
+        site="harbour",
         kind="vehicle",
         aliases=["owntracks/jane/phone", "iotp/AA:BB:CC"],
     )
     directory.put(device)
-    return AliasResolver(SECRET, directory), device
+    return AliasResolver(SECRET, directory, "ul"), device
 
 
 def test_aliases_and_handles_mean_the_registered_device() -> None:
-    """A handle as OwnTracks user, and every alias, resolve to the device with the kind of the registry."""
+    """A handle as OwnTracks user, and every alias, resolve to the device with site and kind of the registry."""
     names, car = registered()
     for outcome in (
         only(owntracks.decode(f"owntracks/{car.id}/whatever", SHORT, names)),
@@ -261,7 +261,7 @@ def test_aliases_and_handles_mean_the_registered_device() -> None:
         only(iotp.decode("mobile-iotp", b'{"id":"AA:BB:CC","lat":1,"lon":2}', 5.0, names)),
     ):
         assert isinstance(outcome, CanonicalMessage)
-        assert (outcome.kind, outcome.device) == ("vehicle", car.id)
+        assert outcome.sender == ("harbour", "vehicle", car.id)
 
 
 @pytest.mark.parametrize("topic", ["owntracks/jane/tablet", "owntracks/aaaaaaaaaaaaaaaaaaaa/phone"])
@@ -270,7 +270,8 @@ def test_other_names_are_not_registered_devices(topic: str) -> None:
     names, car = registered()
     outcome = only(owntracks.decode(topic, SHORT, names))
     assert isinstance(outcome, CanonicalMessage)
-    assert outcome.device not in (car.id, "aaaaaaaaaaaaaaaaaaaa")
+    assert outcome.sender.site == "ul"
+    assert outcome.sender.device not in (car.id, "aaaaaaaaaaaaaaaaaaaa")
 
 
 def test_a_gateway_cannot_use_a_handle() -> None:
@@ -278,7 +279,7 @@ def test_a_gateway_cannot_use_a_handle() -> None:
     names, car = registered()
     outcome = only(iotp.decode("car-iotp", b'{"id":"%b","lat":1,"lon":2}' % car.id.encode(), 5.0, names))
     assert isinstance(outcome, CanonicalMessage)
-    assert outcome.device != car.id
+    assert outcome.sender.device != car.id
 
 
 @pytest.mark.parametrize("status", ["paused", "disabled", "erasing"])
@@ -329,7 +330,7 @@ def test_iotp_in_every_wrapping_becomes_the_same_fix(payload: str) -> None:
     """Plain, Base64 and wrapped objects with any of the known keys give the same fix."""
     outcome = only(iotp.decode("car-iotp", payload.encode(), 5.0, NAMES))
     assert isinstance(outcome, CanonicalMessage)
-    assert (outcome.kind, outcome.device) == NAMES.iotp("car-7", "vehicle")
+    assert outcome.sender == NAMES.iotp("car-7", "vehicle")
     fix = fix_of(outcome)
     assert (fix.tst, fix.t, fix.lat, fix.lon, fix.acc) == (1732453200, 1732453200.25, 52.67, -8.57, 4.5)
 
@@ -338,7 +339,7 @@ def test_iotp_without_a_time_has_the_brokers() -> None:
     """A message without a time has the broker's receive time, and the kind of its topic."""
     outcome = only(iotp.decode("mobile-iotp", b'{"id":12,"lat":1,"lon":2,"t":null}', 1700000000.5, NAMES))
     assert isinstance(outcome, CanonicalMessage)
-    assert (outcome.kind, outcome.device) == NAMES.iotp("12", "person")
+    assert outcome.sender == NAMES.iotp("12", "person")
     assert fix_of(outcome).t == 1700000000.5
 
 
@@ -498,7 +499,7 @@ def test_no_input_makes_a_decoder_raise(user: str, device: str, payload: bytes) 
     ]
     for outcome in outcomes:
         if isinstance(outcome, CanonicalMessage) and outcome.what == "fix":
-            assert HANDLE.fullmatch(outcome.device)
+            assert HANDLE.fullmatch(outcome.sender.device)
             fix = fix_of(outcome)
             assert all(math.isfinite(value) for value in (fix.tst or 0, fix.lat, fix.lon, fix.acc or 0))
             assert len(outcome.payload) < MAX_BYTES

@@ -29,7 +29,7 @@ SECOND_NS = 10**9
 NOW_S = 1_800_000_000
 _SITE = small_site()
 _ZONES = ZoneLookup(_SITE)
-_NAMES = AliasResolver("a secret for fuzzing", RegistryCache())
+_NAMES = AliasResolver("a secret for fuzzing", RegistryCache(), _SITE.id)
 _KEY = token_key("a secret for fuzzing")
 
 

@@ -32,6 +32,7 @@ from headcount.messages.records import Device, LastSeen
 from headcount.messages.units import BrokerUnit
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
+from headcount.messaging.site_store import SiteStore, StoredSite
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from headcount.messaging.units import Units
 from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
@@ -64,9 +65,9 @@ class Yard:
         """Where devices knock."""
         return self.broker.config.mqtt_port
 
-    async def person(self) -> tuple[Device, str]:
+    async def person(self, site: str = "ul") -> tuple[Device, str]:
         """A new device, once the auth service knows it, and its secret."""
-        device, secret = await self.registry.add("ul", "person")
+        device, secret = await self.registry.add(site, "person")
         await until(lambda: device.id in self.gate.authenticator._accounts)
         return device, secret
 
@@ -203,7 +204,7 @@ def topic(device: Device, name: str = "fix") -> str:
 
 async def arrives(here: Yard, phone: Phone, device: Device) -> None:
     """Send a fix of a device, and return when it is in the log."""
-    subject = f"ul.person.{device.id}"
+    subject = f"{device.site}.person.{device.id}"
     before = (await here.logged()).get(subject, 0)
     await phone.send(topic(device), fix())
 
@@ -395,6 +396,25 @@ async def test_who_is_changed_is_cut_off(
             await here.registry.enable(mine.id)
             await until(lambda: here.gate.authenticator._accounts[mine.id].status == "active")
             assert await enters(here.port, mine.id, secret)
+        bystander.leave()
+
+
+async def test_devices_of_a_removed_site(tmp_path: Path) -> None:
+    """When a site is removed its devices are cut off and refused; those of other sites stay."""
+    async with open_broker(tmp_path, anonymous=False) as broker, yard(broker) as here:
+        store = SiteStore(Connection(here.core))
+        for site, is_seed in (("ul", True), ("harbour", False)):
+            assert await store.add(StoredSite("a test", "", {}, 1, is_seed=is_seed, site=site, number=1))
+        (mine, secret), (other, others) = await here.person(), await here.person("harbour")
+        phone, bystander = Phone(here.port, mine.id, secret), Phone(here.port, other.id, others)
+        assert await phone.enter()
+        assert await bystander.enter()
+        assert await store.add(StoredSite("a test", "", None, 1, site="ul", number=2))
+        await phone.cut()
+        assert not await enters(here.port, mine.id, secret)
+        assert here.gate.figures.refused["site"] == 1
+        await arrives(here, bystander, other)
+        assert here.gate.figures.cut == 1
         bystander.leave()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -191,10 +192,25 @@ def test_before_the_registry_is_read() -> None:
     assert authenticator.authenticate_program(request(user="token"), token(), NOW_S) == "starting"
 
 
+def test_a_device_of_a_removed_site() -> None:
+    """A device of a site that is removed, or was never counted, is refused, and its connection does not stay."""
+    authenticator = known(device())
+    accepted = authenticator.authenticate_device(request(), NOW_S)
+    assert isinstance(accepted, Authenticated)
+    authenticator.sites = {"ul": NOW_S + 5, "harbour": math.inf}
+    assert authenticator.authenticate_device(request(), NOW_S + 4.9) == accepted
+    assert authenticator.is_still_valid(accepted.name, HERE, NOW_S + 4.9)
+    assert authenticator.authenticate_device(request(), NOW_S + 5) == "site"
+    assert not authenticator.is_still_valid(accepted.name, HERE, NOW_S + 5)
+    authenticator.sites = {"harbour": math.inf}
+    assert authenticator.authenticate_device(request(), NOW_S) == "site"
+    assert authenticator.authenticate_device(request(password=ANOTHER), NOW_S) == "password"
+
+
 def test_guessing_reasons() -> None:
     """Only reasons that may mean guessing count against an address."""
     assert set(GUESSING_REASONS) < set(REFUSAL_REASONS)
-    assert not GUESSING_REASONS & {"banned", "client-id", "status", "starting", "protocol"}
+    assert not GUESSING_REASONS & {"banned", "client-id", "status", "site", "starting", "protocol"}
 
 
 # --- programs --------------------------------------------------------------------------------------------

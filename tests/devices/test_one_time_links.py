@@ -18,7 +18,10 @@ from headcount.errors import DeviceError
 from headcount.messages.records import Device, OneTimeLink
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
+from headcount.messaging.site_store import SiteStore, StoredSite
 from headcount.messaging.streams import DEVICE_BUCKET
+from headcount.services.actors import COMMAND_LINE
+from headcount.services.container import Services
 from nats_fixture import PASSWORD, internal_client, open_broker
 from waiting import until
 
@@ -160,3 +163,22 @@ async def test_a_link_to_a_disabled_or_removed_device_is_rejected(tmp_path: Path
                     await links.redeem(text)
 
     await run()
+
+
+async def test_a_code_of_a_removed_site_registers_no_device(tmp_path: Path) -> None:
+    """After its site is removed a claim code is rejected; those of other sites are not."""
+    async with open_broker(tmp_path) as broker:
+        client = await internal_client(broker)
+        services, store = Services(Connection(client), PASSWORD), SiteStore(Connection(client))
+        for site in ("ul", "harbour"):
+            await store.add(StoredSite("a test", "", {}, 1, site=site, number=1))
+        codes = {
+            site: (await services.provisioning.claim_codes(COMMAND_LINE, site, "person", 1, [], 3600))[0]
+            for site in ("ul", "harbour")
+        }
+        await store.add(StoredSite("a test", "", None, 1, site="ul", number=2))
+        with pytest.raises(DeviceError, match="unknown, used or expired"):
+            await services.provisioning.redeem(codes["ul"])
+        device, _ = await services.provisioning.redeem(codes["harbour"])
+        assert list(await services.registry.all()) == [device.id]
+        await client.close()

@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_devices() -> None:
 
 def test_every_flow_carries_the_same_fix() -> None:
     """Messages of the older flows are translated to the device's position and time."""
-    seen, names = set(), AliasResolver("a secret for tests", RegistryCache())
+    seen, names = set(), AliasResolver("a secret for tests", RegistryCache(), "ul")
     for device in population(SITE, 300, 1):
         lat, lon = device.position()
         message = device.next_fix(device.topic("ul").encode(), 1_764_000_000.25)
@@ -76,7 +76,7 @@ def test_every_flow_carries_the_same_fix() -> None:
         (outcome,) = iotp.decode(device.topic("ul"), message.payload, 1_764_000_001.0, names)
         assert isinstance(outcome, CanonicalMessage)
         body = json.loads(outcome.payload)
-        assert (outcome.kind, outcome.device) == names.iotp(device.id, device.kind)
+        assert outcome.sender == names.iotp(device.id, device.kind)
         assert (body["t"], body["lat"], body["lon"]) == (1_764_000_000.25, lat, lon)
     assert len(seen) == 6  # each kind on each flow
 

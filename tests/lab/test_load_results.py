@@ -163,7 +163,7 @@ def test_what_is_acknowledged_and_not_in_the_log_is_lost() -> None:
     rows = [LogEntry(5.0, 0, 1, "person", "p", None, LoggedFix(4.25, 1.0, 2.0), 0)]
     acknowledged = {("person", "p", 4250), ("vehicle", "p", 4250), ("person", "p", 4251)}
     assert lost_fixes(
-        acknowledged, [PartitionLog(0.0, rows, 0)], AliasResolver("a secret for tests", RegistryCache())
+        acknowledged, [PartitionLog(0.0, rows, 0)], AliasResolver("a secret for tests", RegistryCache(), "ul")
     ) == [
         ("person", "p", 4251),
         ("vehicle", "p", 4250),

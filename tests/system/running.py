@@ -246,11 +246,11 @@ class Up:
     def handle(self, foreign: str) -> str:
         """Under which id the system has a device of another format that isn't registered: `iotp/<id>`."""
         format_, _, name = foreign.partition("/")
-        names = AliasResolver(self.password, RegistryCache())
+        names = AliasResolver(self.password, RegistryCache(), "")
         if format_ == "owntracks":
             user, _, device = name.partition("/")
-            return names.owntracks(user, device, "person")[1]
-        return names.iotp(name, "person")[1]
+            return names.owntracks(user, device, "person").device
+        return names.iotp(name, "person").device
 
     def is_ready(self) -> bool:
         """Whether the numbers are live."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import Kind
@@ -24,12 +24,19 @@ ANDROID, APPLE = 0.68, 0.65
 OPTIONAL_FIELDS = ("acc", "vel", "cog", "alt", "batt")
 
 
+class Sender(NamedTuple):
+    """The device that a message is of."""
+
+    site: str
+    kind: Kind
+    device: str
+
+
 @dataclass(frozen=True, slots=True)
 class CanonicalMessage:
     """A message for `headcount/{site}/{kind}/{device}/{what}`."""
 
-    kind: Kind
-    device: str
+    sender: Sender
     what: Literal["fix", "status"]
     payload: bytes
 
@@ -76,8 +83,7 @@ def radius_68(acc_m: float, probability: float) -> float:
 
 
 def decode_fix(
-    kind: Kind,
-    device: str,
+    sender: Sender,
     t_s: float,
     fields: dict[str, Any],
     names: dict[str, tuple[str, ...]],
@@ -89,8 +95,7 @@ def decode_fix(
     iOS, is omitted.
 
     Args:
-        kind: of the device.
-        device: its id.
+        sender: the device.
         t_s: event time, Unix seconds.
         fields: the object.
         names: canonical fields to the keys that may contain them.
@@ -108,4 +113,4 @@ def decode_fix(
     if optional["acc"] is not None and (optional["acc"] < 0 or probability != ANDROID):
         acc_m = optional["acc"]
         optional["acc"] = None if acc_m < 0 else round(radius_68(acc_m, probability), 1)
-    return CanonicalMessage(kind, device, "fix", encode_fix(t_s, lat_deg, lon_deg, **optional))
+    return CanonicalMessage(sender, "fix", encode_fix(t_s, lat_deg, lon_deg, **optional))

@@ -14,6 +14,7 @@ import base64
 import hashlib
 from typing import Protocol
 
+from headcount.adapters.decoding import Sender
 from headcount.messages.records import Device
 from headcount.messages.topics import HANDLE, Kind
 
@@ -38,37 +39,38 @@ class InactiveDeviceError(Exception):
 class AliasResolver:
     """Resolves names of other formats to devices."""
 
-    def __init__(self, secret: str, registered: RegisteredDevices) -> None:
-        """Look names up in `registered` first; derive other handles with the deployment's secret."""
+    def __init__(self, secret: str, registered: RegisteredDevices, site: str) -> None:
+        """Look names up in `registered` first; others are on `site`, with handles from the deployment's secret."""
+        self._site = site
         self._key = hashlib.blake2b(b"foreign names", key=secret.encode()[:64], digest_size=32).digest()
         self._registered = registered
 
-    def owntracks(self, user: str, device: str, kind: Kind) -> tuple[Kind, str]:
-        """Kind and id of `owntracks/{user}/{device}`; `kind` applies to unregistered devices.
+    def owntracks(self, user: str, device: str, kind: Kind) -> Sender:
+        """The device of `owntracks/{user}/{device}`; `kind` applies to unregistered devices.
 
         Raises:
-            Absent: the device is registered, but not active.
+            InactiveDeviceError: the device is registered, but not active.
         """
         named = self._registered.get(user) if HANDLE.fullmatch(user) else None
         return self._known(named) if named else self._of("owntracks", f"{user}/{device}", kind)
 
-    def iotp(self, name: str, kind: Kind) -> tuple[Kind, str]:
-        """Kind and id of the device with this `id` in its payload; `kind` applies to unregistered devices.
+    def iotp(self, name: str, kind: Kind) -> Sender:
+        """The device with this `id` in its payload; `kind` applies to unregistered devices.
 
         Raises:
-            Absent: the device is registered, but not active.
+            InactiveDeviceError: the device is registered, but not active.
         """
         return self._of("iotp", name, kind)
 
-    def _of(self, format_: str, name: str, kind: Kind) -> tuple[Kind, str]:
+    def _of(self, format_: str, name: str, kind: Kind) -> Sender:
         id_ = self._registered.by_alias(f"{format_}/{name}")
         device = None if id_ is None else self._registered.get(id_)
-        return self._known(device) if device else (kind, self._derived(format_, name))
+        return self._known(device) if device else Sender(self._site, kind, self._derived(format_, name))
 
-    def _known(self, device: Device) -> tuple[Kind, str]:
+    def _known(self, device: Device) -> Sender:
         if device.status != "active":
             raise InactiveDeviceError(device.status)
-        return device.kind, device.id
+        return Sender(device.site, device.kind, device.id)
 
     def _derived(self, format_: str, name: str) -> str:
         text = f"{format_}\0{name}".encode(errors="surrogatepass")

@@ -59,8 +59,7 @@ def decode(topic: str, payload: bytes, received_s: float, names: AliasResolver) 
     try:
         fields = _unwrap(payload)
         name = _sender_id(fields.get("id"))
-        fix_kind, device = names.iotp(name, kind)
-        return [decode_fix(fix_kind, device, _event_time_s(fields, received_s), fields, FIELD_NAMES)]
+        return [decode_fix(names.iotp(name, kind), _event_time_s(fields, received_s), fields, FIELD_NAMES)]
     except UnreadableError as error:
         return [RejectedMessage(error.label, error.problem)]
     except InactiveDeviceError as status:

@@ -22,6 +22,7 @@ from headcount.adapters.decoding import (
     IgnoredMessage,
     Outcome,
     RejectedMessage,
+    Sender,
     decode_fix,
     first_number,
 )
@@ -69,7 +70,7 @@ def decode(
     if below not in ("", EVENT_SUBTOPIC):
         return [IgnoredMessage("subtopic")]
     try:
-        kind, id_ = names.owntracks(user, device, kind_of(user, device, vehicles))
+        sender = names.owntracks(user, device, kind_of(user, device, vehicles))
         value = read_json(payload, MAX_BYTES)
     except UnreadableError as error:
         return [RejectedMessage(error.label, error.problem)]
@@ -78,8 +79,8 @@ def decode(
     if isinstance(value, list) and value:
         if len(value) > MAX_OBJECTS:
             return [RejectedMessage("too_large", f"it has {len(value)} objects, {MAX_OBJECTS} are allowed")]
-        return [_decode_object(kind, id_, item) for item in value]
-    return [_decode_object(kind, id_, value)]
+        return [_decode_object(sender, item) for item in value]
+    return [_decode_object(sender, value)]
 
 
 def kind_of(user: str, device: str, vehicles: frozenset[str] = frozenset()) -> Kind:
@@ -98,14 +99,14 @@ def _split_topic(topic: str) -> tuple[str, str, str]:
     return "", "", ""
 
 
-def _decode_object(kind: Kind, device: str, value: Any) -> Outcome:
+def _decode_object(sender: Sender, value: Any) -> Outcome:
     try:
         value = read_object(value)
     except UnreadableError as error:
         return RejectedMessage(error.label, error.problem)
     type_ = value.get("_type")
     if type_ == "lwt":
-        return CanonicalMessage(kind, device, "status", b"offline")
+        return CanonicalMessage(sender, "status", b"offline")
     if type_ == "transition" and "lat" not in value and "lon" not in value:
         return IgnoredMessage("beacon_transition")  # the range of a beacon: there is no position
     if type_ in ("location", "transition"):
@@ -113,7 +114,7 @@ def _decode_object(kind: Kind, device: str, value: Any) -> Outcome:
         if t_s is None:
             return RejectedMessage("no_time", field_problem(value, "tst", texts=True))
         probability = APPLE if IOS_KEYS & value.keys() else ANDROID
-        return decode_fix(kind, device, t_s, value, {}, probability)
+        return decode_fix(sender, t_s, value, {}, probability)
     if not isinstance(type_, str):
         return RejectedMessage("no_type", "_type is missing, or is not a text")
     return IgnoredMessage(type_ if type_ in TYPES_WITHOUT_POSITION else "unknown_type")

@@ -127,7 +127,8 @@ async def run(
 ) -> None:
     """Translate until `stop` is set, and return at most `FETCH_S` and a batch later.
 
-    The handles of unregistered names are derived from the deployment's `secret`. `worker` names this process in its
+    Messages of registered devices go to their site, others to the site `site_id`. The handles of unregistered names
+    are derived from the deployment's `secret`. `worker` names this process in its
     metrics. For `vehicles` see `owntracks.decode`.
 
     Raises:
@@ -139,7 +140,8 @@ async def run(
         pull_consumer(connection, FOREIGN_STREAM, _CONSUMER) as consumer,
     ):
         stats, registry = TranslationStats(), RegistryCache()
-        translator = _Translator(connection, site_id, AliasResolver(secret, registry), vehicles, stats)
+        names = AliasResolver(secret, registry, site_id)
+        translator = _Translator(connection, names, vehicles, stats)
         async with asyncio.TaskGroup() as loops:
             caching = loops.create_task(registry.run(connection), name="registry")
             loops.create_task(_report(connection, stats, worker, stop), name="metrics")
@@ -167,7 +169,6 @@ async def _report(connection: Connection, stats: TranslationStats, worker: str, 
 @dataclass(frozen=True, slots=True)
 class _Translator:
     connection: Connection
-    site_id: str
     names: AliasResolver
     vehicles: frozenset[str]
     stats: TranslationStats
@@ -179,7 +180,7 @@ class _Translator:
             if not messages:
                 continue
             canonical = [found for message in messages for found in self._translated(message)]
-            if await _publish_all(self.connection, self.site_id, canonical, stop):
+            if await _publish_all(self.connection, canonical, stop):
                 try:
                     for message in messages:
                         await acknowledge(self.connection, message)
@@ -226,12 +227,12 @@ async def _fetch(consumer: PullConsumer) -> list[StoredMessage]:
 
 
 async def _publish_all(
-    connection: Connection, site_id: str, canonical: list[CanonicalMessage], stop: asyncio.Event
+    connection: Connection, canonical: list[CanonicalMessage], stop: asyncio.Event
 ) -> bool:
     """Publish until the log has acknowledged all messages; False: stopped before."""
     left = canonical
     while left:
-        left = await _publish(connection, site_id, left)
+        left = await _publish(connection, left)
         if left:
             log.warning("the log did not accept %d translated messages, trying again", len(left))
             if stop.is_set():
@@ -240,13 +241,11 @@ async def _publish_all(
     return True
 
 
-async def _publish(
-    connection: Connection, site_id: str, canonical: list[CanonicalMessage]
-) -> list[CanonicalMessage]:
+async def _publish(connection: Connection, canonical: list[CanonicalMessage]) -> list[CanonicalMessage]:
     """Publish all messages; returns those that the log has not acknowledged."""
 
     async def one(message: CanonicalMessage) -> CanonicalMessage | None:
-        subject = f"headcount.{site_id}.{message.kind}.{message.device}.{message.what}"
+        subject = f"headcount.{'.'.join(message.sender)}.{message.what}"
         try:
             await append(connection, subject, message.payload, timeout_s=ACK_TIMEOUT_S)
         except LogError:

@@ -1,7 +1,7 @@
 """The auth service beside a NATS server: accepts and refuses clients, and closes connections that are no longer valid.
 
     server ──▶ callout ──▶ authentication (the registry in memory) ──▶ permissions, signed
-    core   ──▶ changes of DEVICE, BAN, ACCESS ──▶ authentication ──▶ connections that are no longer valid are closed
+    core   ──▶ changes of DEVICE, BAN, ACCESS, SITE ──▶ authentication ──▶ connections that are no longer valid are closed
     server ──▶ its connections, every 2 s ──▶ those that are no longer valid; the traffic and presence of each
 
 Without it the server accepts only our own roles: it fails closed. While the core is away it decides with
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -44,6 +45,7 @@ from headcount.messages.topics import AUTH_READY_SUBJECT, INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
+from headcount.messaging.site_store import SiteStore
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET
 from headcount.runtime.tasks import cancel_all
 
@@ -141,6 +143,7 @@ class AuthService:
                 ),
                 "bans": watch(core, BAN_BUCKET, ">", on_all=self._all_bans, on_change=self._ban_changed),
                 "tokens": kept.run(),
+                "sites": self._run_sites(SiteStore(core)),
                 "polls": self._run_polling(over),
                 "closing": self._run_closing(over),
                 "new bans": self._run_bans(BanList(KvBucket(core, BAN_BUCKET))),
@@ -243,6 +246,23 @@ class AuthService:
         self.authenticator.update_ban(key, value)
         if value is not None:
             self._poll_soon.set()
+
+    async def _run_sites(self, store: SiteStore) -> None:
+        """Read when sites are removed; the next poll closes the connections of their devices."""
+        known = 0
+        while True:
+            try:
+                revision, _ = await store.state()
+                if revision != known and (versions := await store.versions_up_to(revision)):
+                    newest = {version.site: version for version in versions}
+                    self.authenticator.sites = {
+                        site: math.inf if version.file is not None else version.from_s
+                        for site, version in newest.items()
+                    }
+                    known = revision
+            except LogError as error:
+                _log.debug("cannot read the sites: %s", error)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _run_closing(self, over: Connection) -> None:
         """Close the connections of devices that have changed, immediately where they are few."""

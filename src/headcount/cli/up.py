@@ -190,7 +190,7 @@ async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
     async def work() -> None:
         async with (
             machine.everything(settings) as site,
-            machine.running({"simulate": machine.Part(arguments, settings)}),
+            machine.running({"simulate": machine.Part([*arguments, "--site", site.id], settings)}),
         ):
             _greet(settings, site)
             if browser:

@@ -19,6 +19,7 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -33,7 +34,16 @@ from headcount.messages.topics import HANDLE, Kind
 
 #: Why a connection is refused, as in the metrics.
 RefusalReason = Literal[
-    "starting", "protocol", "banned", "unknown", "password", "certificate", "client-id", "status", "token"
+    "starting",
+    "protocol",
+    "banned",
+    "unknown",
+    "password",
+    "certificate",
+    "client-id",
+    "status",
+    "site",
+    "token",
 ]
 REFUSAL_REASONS: tuple[RefusalReason, ...] = get_args(RefusalReason)
 #: Those of a client that may be guessing.
@@ -76,6 +86,8 @@ class DeviceAuthenticator:
 
     def __init__(self, token_key: bytes) -> None:
         self.ready = False
+        #: site → when it is removed (Unix seconds), infinite for those that are not; empty until they are known
+        self.sites: Mapping[str, float] = {}
         self._token_key = token_key
         self._accounts: dict[str, DeviceAccount] = {}
         self._names: dict[str, str] = {}  # id → connection name
@@ -143,6 +155,7 @@ class DeviceAuthenticator:
             account is not None
             and account.status in {"active", "paused"}
             and self._names[id_] == name
+            and self._is_counted(account.site, now_s)
             and not self.is_banned(id_, address, now_s)
         )
 
@@ -152,6 +165,10 @@ class DeviceAuthenticator:
             return False
         bans = (self._bans.get(key) for key in (_BAN_PREFIX + device, _address_key(address)))
         return any(ban is not None and ban.until > now_s and not ban.guesses for ban in bans)
+
+    def _is_counted(self, site: str, now_s: float) -> bool:
+        """Whether the deployment counts a site."""
+        return not self.sites or now_s < self.sites.get(site, 0.0)
 
     def _is_suspected(self, address: str, now_s: float) -> bool:
         """Whether an address is banned for guessing."""
@@ -185,6 +202,8 @@ class DeviceAuthenticator:
         permissions = device_permissions(account)
         if permissions is None:
             return "status"
+        if not self._is_counted(account.site, now_s):
+            return "site"
         return Authenticated(self._names[id_], permissions, proof.expires_s, id_)
 
     def authenticate_program(

@@ -16,7 +16,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -106,21 +106,25 @@ class OneTimeLinks:
             )
         return ["-".join(code[at : at + 4] for at in range(0, len(code), 4)) for code in codes]
 
-    async def redeem(self, text: str) -> tuple[Device, str]:
-        """Use up a code.
+    async def redeem(
+        self, text: str, is_counted: Callable[[str], Awaitable[bool]] | None = None
+    ) -> tuple[Device, str]:
+        """Use up a code; `is_counted` returns whether the deployment counts a site.
 
         Returns:
             The device and its new secret.
 
         Raises:
-            LinkRefusedError: the code was never created, is used, or has expired; the error does not
-                distinguish these.
+            LinkRefusedError: the code was never created, is used, or has expired, or its site is removed; the
+                error does not distinguish these.
         """
         code = text.strip().lower().translate(_MISREAD) if len(text) <= MAX_CODE_CHARS else ""
         if _CODE.fullmatch(code) is None:
             raise _refused()
         key = LINK_KEY.format(digest=self._digest(code))
         link = await self._use(key)
+        if is_counted is not None and not await is_counted(link.site):
+            raise _refused()
         if not link.device:
             return await self._registry.add(link.site, link.kind, groups=link.groups)
         device = await self._registry.get(link.device)

@@ -43,16 +43,17 @@ class Services:
         self.audit_log = AuditLog(client, secret)
         self.audit = AuditTrail(client, self.audit_log)
         self.devices = DeviceService(self.registry, self.audit, registry_cache)
-        self.provisioning = ProvisioningService(OneTimeLinks(devices, self.registry, secret), self.audit)
+        self.sites = SiteService(SiteStore(client), self.audit)
+        links = OneTimeLinks(devices, self.registry, secret)
+        self.provisioning = ProvisioningService(links, self.audit, self.sites)
         self.bans = BanService(BanList(KvBucket(client, BAN_BUCKET)), self.registry, self.audit)
         self.command_store = CommandStore(KvBucket(client, COMMAND_BUCKET))
         self.commands = CommandService(self.command_store, self.registry, self.audit)
         self.token_store = TokenStore(self.access_cache)
         self.tokens = TokenService(self.token_store, self.audit)
         self.session_store = SessionStore(self.access_cache)
-        links = LoginLinks(self.access_cache)
-        self.sessions = SessionService(self.session_store, links, self.token_store, self.audit)
-        self.sites = SiteService(SiteStore(client), self.audit)
+        logins = LoginLinks(self.access_cache)
+        self.sessions = SessionService(self.session_store, logins, self.token_store, self.audit)
 
     def traces(self, sites: SiteFollower | None = None, partitions: int | None = None) -> TraceService:
         """Return the traces of devices; sites and number of partitions that are not given are read from the core."""

@@ -10,13 +10,15 @@ from headcount.messages.records import Device
 from headcount.messages.topics import Kind
 from headcount.services.actors import LINK_HOLDER
 from headcount.services.audit import AuditTrail, Detail
+from headcount.services.sites import SiteService
 
 
 class ProvisioningService:
     """Operations on links and codes; every method raises LogError if the core does not answer."""
 
-    def __init__(self, links: OneTimeLinks, audit: AuditTrail) -> None:
+    def __init__(self, links: OneTimeLinks, audit: AuditTrail, sites: SiteService) -> None:
         self._links = links
+        self._sites = sites
         self._audit = audit
 
     async def link(self, actor: Caller, device: Device, within_s: int) -> str:
@@ -47,8 +49,12 @@ class ProvisioningService:
         used up and no one has the secret: a new link is needed.
 
         Raises:
-            LinkRefusedError: the code is unknown, used or expired.
+            LinkRefusedError: the code is unknown, used or expired, or its site is removed.
         """
-        device, secret = await self._links.redeem(code)
+        device, secret = await self._links.redeem(code, self._is_counted)
         await self._audit.record_device(LINK_HOLDER, "device.provision", device, {"kind": device.kind})
         return device, secret
+
+    async def _is_counted(self, site: str) -> bool:
+        counted = [each.site for each in await self._sites.sites()]
+        return not counted or site in counted  # before the first version is stored

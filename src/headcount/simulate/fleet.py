@@ -256,7 +256,8 @@ async def find_site(broker: BrokerAddress, site_id: str | None = None, timeout_s
             f"{where}: publishes no {wanted} on {SITE_TOPIC.format(site='+')}. Is it headcount?"
         )
     if len(found) > 1:
-        raise BrokerError(f"{where}: publishes the sites {', '.join(sorted(found))}. Choose one with --site.")
+        ids = ", ".join(sorted(topic.split("/")[1] for topic in found))
+        raise BrokerError(f"{where}: publishes the sites {ids}. Choose one with --site.")
     topic, geojson = next(iter(found.items()))
     return SystemInfo(parse_site(geojson, f"{where}, topic {topic}"), _speed(geojson))
 

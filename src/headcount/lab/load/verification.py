@@ -14,6 +14,7 @@ from headcount.adapters.translator import DURABLE
 from headcount.devices.registry_cache import RegistryCache
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
+from headcount.lab.chaos.expected_counts import site_of
 from headcount.lab.chaos.independent_reader import (
     PartitionLog,
     read_day_keys,
@@ -80,7 +81,7 @@ def lost_fixes(acknowledged: set[FixKey], log: Iterable[PartitionLog], names: Al
     return sorted(
         (kind, device, t_ms)
         for kind, device, t_ms in acknowledged - logged
-        if (*names.iotp(device, cast("Kind", kind)), t_ms) not in logged
+        if (*names.iotp(device, cast("Kind", kind))[1:], t_ms) not in logged
     )
 
 
@@ -123,7 +124,7 @@ async def verify_day(
     return Verification(
         comparison,
         len(acknowledged),
-        lost_fixes(acknowledged, log, AliasResolver(system.secret, RegistryCache())),
+        lost_fixes(acknowledged, log, AliasResolver(system.secret, RegistryCache(), site_of(geojson))),
         stored,
     )
 
