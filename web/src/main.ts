@@ -21,6 +21,7 @@ import { ZoneList } from "./list";
 import { followLink, showLogin } from "./login";
 import type { ZoneMap } from "./map";
 import { defaultMode, type Mode, modesOf, paletteFor, steps } from "./scale";
+import { chooseSite } from "./site-choice";
 import { CountsStream, type Source, type StreamState } from "./stream";
 import { Totals } from "./totals";
 
@@ -130,6 +131,10 @@ class Page {
       },
       ping: (body) => this.#receivePing(body),
       state: (state) => this.#setState(state),
+      isRemoved: async () => {
+        const sites = await api.sites();
+        return sites.length > 0 && !sites.some(({ id }) => id === this.site.id);
+      },
     });
     stream.start();
     addEventListener("online", () => stream.wake());
@@ -186,7 +191,7 @@ class Page {
   }
 
   #setState(state: StreamState): void {
-    this.#reconnecting = state === "reconnecting";
+    this.#reconnecting = state === "reconnecting" || state === "removed";
     byId("app").classList.toggle("reconnecting", this.#reconnecting);
     this.#totals.setState(state);
     this.#updateTitle();
@@ -239,10 +244,12 @@ async function loadSite(): Promise<Site> {
   for (let wait = 1_000; ; wait = Math.min(wait * 2, 8_000)) {
     try {
       const sites = await api.sites();
-      const id = sites.find((site) => site.id === queryParameter("site"))?.id ?? sites[0]?.id;
-      if (id === undefined) throw new Error("The server has no site yet.");
-      const site = await api.site(id);
-      showSiteChoice(sites, id);
+      const chosen = chooseSite(sites, queryParameter("site"));
+      if (chosen === undefined) throw new Error("The server has no site yet.");
+      const site = await api.site(chosen.id);
+      showSiteChoice(sites, chosen.id);
+      byId("notice").hidden = chosen.notice === undefined;
+      setText(byId("notice"), chosen.notice ?? "");
       return site;
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);

@@ -272,6 +272,7 @@ export interface paths {
                 query?: never;
                 header?: {
                     "if-match"?: string | null;
+                    "if-none-match"?: string | null;
                 };
                 path: {
                     site: string;
@@ -292,10 +293,38 @@ export interface paths {
                         "application/json": components["schemas"]["SiteUpdateResponse"];
                     };
                 };
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["SiteUpdateResponse"];
+                    };
+                };
             };
         };
         post?: never;
-        delete?: never;
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    site: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["SiteRemovalResponse"];
+                    };
+                };
+            };
+        };
         options?: never;
         head?: never;
         patch?: never;
@@ -561,6 +590,10 @@ export interface components {
             area_after_m2: number;
             area_before_m2: number;
             zone: string;
+        };
+        SiteRemovalResponse: {
+            effective: string;
+            version: number;
         };
         SiteRenamedZone: {
             after: string;

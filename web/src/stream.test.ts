@@ -19,7 +19,12 @@ class ScriptedSource implements Source {
   }
 }
 
-function begin(): { sources: ScriptedSource[]; states: StreamState[]; received: unknown[]; stream: CountsStream } {
+function begin(isRemoved = false): {
+  sources: ScriptedSource[];
+  states: StreamState[];
+  received: unknown[];
+  stream: CountsStream;
+} {
   const sources: ScriptedSource[] = [];
   const states: StreamState[] = [];
   const received: unknown[] = [];
@@ -32,6 +37,7 @@ function begin(): { sources: ScriptedSource[]; states: StreamState[]; received: 
     counts: (data: unknown) => received.push(data),
     ping: (data: unknown) => received.push(data),
     state: (state: StreamState) => states.push(state),
+    isRemoved: () => Promise.resolve(isRemoved),
   };
   const stream = new CountsStream(open, events, () => 0.5);
   stream.start();
@@ -52,6 +58,17 @@ describe("CountsStream", () => {
     sources[0]?.send("ping", { at: 2 });
     expect(states).toEqual(["connecting", "live"]);
     expect(received).toEqual([{ at: 1 }, { at: 2 }]);
+  });
+
+  it("ends when the site was removed", async () => {
+    const { sources, states, stream } = begin(true);
+    sources[0]?.send("counts", { at: 1 });
+    sources[0]?.send("error");
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(states).toEqual(["connecting", "live", "reconnecting", "removed"]);
+    stream.wake();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(sources.map(({ closed }) => closed)).toEqual([true, true]);
   });
 
   it("opens a new source after an error, waiting longer each time, at most 8 s", () => {

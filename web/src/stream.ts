@@ -2,7 +2,7 @@
 
 import type { Body, PingBody } from "./api";
 
-export type StreamState = "connecting" | "live" | "reconnecting";
+export type StreamState = "connecting" | "live" | "reconnecting" | "removed";
 
 /** The part of `EventSource` that is used here. */
 export interface Source {
@@ -14,6 +14,8 @@ export interface StreamEvents {
   counts(body: Body<"/v1/sites/{site}/counts"> & { full?: boolean }): void;
   ping(body: PingBody): void;
   state(state: StreamState): void;
+  /** Whether the site is gone, for good; checked when the stream was lost. */
+  isRemoved(): Promise<boolean>;
 }
 
 /** Without a message for this long the connection is dead: the server pings every 5 s. */
@@ -47,6 +49,7 @@ export class CountsStream {
 
   /** Reconnects without waiting, for when the page is visible again or the network is back. */
   wake(): void {
+    if (this.#state === "removed") return;
     const stalled = Date.now() - this.#lastMessageAt > TIMEOUT_MS;
     if (this.#state === "reconnecting" || stalled) this.#connect();
   }
@@ -91,7 +94,20 @@ export class CountsStream {
     const wait = Math.min(MIN_RETRY_MS * 2 ** this.#failures, MAX_RETRY_MS);
     this.#failures += 1;
     // Jitter, so that a thousand pages don't reconnect to a restarted server at the same time.
-    this.#timer = setTimeout(() => this.#connect(), wait * (0.75 + 0.5 * this.random()));
+    this.#timer = setTimeout(() => this.#reconnect(), wait * (0.75 + 0.5 * this.random()));
+  }
+
+  #reconnect(): void {
+    this.#connect();
+    this.events.isRemoved().then(
+      (removed) => removed && this.#state === "reconnecting" && this.#end(),
+      () => undefined, // no response: the next attempt checks again
+    );
+  }
+
+  #end(): void {
+    this.stop();
+    this.#setState("removed");
   }
 
   #setState(state: StreamState): void {

@@ -26,6 +26,12 @@ describe("the age of the counts", () => {
     expect(stateInWords({ ...publicCounts, now: 180_000 }).state).toBe("delayed");
   });
 
+  it("does not matter when the site was removed", () => {
+    const removed: Freshness = { ...good, state: "removed" };
+    expect(stateInWords(removed).text).toBe("Removed");
+    expect(ageInWords(removed)).toBe("This site was removed and is no longer counted");
+  });
+
   it("is shown when the server is gone", () => {
     const gone: Freshness = { ...good, state: "reconnecting" };
     expect(stateInWords(gone).text).toBe("Reconnecting");

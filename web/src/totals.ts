@@ -25,12 +25,14 @@ export const delayed = ({ validAt, now, fresh, total, byMinute }: Freshness): bo
 
 export function stateInWords(freshness: Freshness): { state: string; text: string } {
   if (freshness.state === "reconnecting") return { state: "reconnecting", text: "Reconnecting" };
+  if (freshness.state === "removed") return { state: "reconnecting", text: "Removed" };
   if (freshness.state === "connecting") return { state: "connecting", text: "Connecting" };
   return delayed(freshness) ? { state: "delayed", text: "Delayed" } : { state: "live", text: "Live" };
 }
 
 export function ageInWords(freshness: Freshness): string {
   const { validAt, now, state, fresh, total } = freshness;
+  if (state === "removed") return "This site was removed and is no longer counted";
   if (validAt === undefined) return "Waiting for the first counts";
   if (state === "live" && !delayed(freshness)) {
     return freshness.byMinute ? "Counts of the last full minute, small ones hidden" : "Counts up to date";

@@ -41,7 +41,7 @@ class ServedSite:
 
     @property
     def public_feed(self) -> CountsFeed:
-        """What the public sees."""
+        """The counts that the public sees."""
         return self.public or self.live
 
     def is_due(self, now_s: float) -> bool:
