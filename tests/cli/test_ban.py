@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from click.testing import CliRunner
 
 from headcount.broker.core import Broker
 from headcount.cli.main import main
-from nats_fixture import running_broker
+from headcount.messaging.connection import Connection
+from headcount.messaging.site_store import SiteStore, StoredSite
+from nats_fixture import internal_client, running_broker
 from small_site import small_site
 
 
@@ -30,6 +33,14 @@ def _run(broker: Broker, folder: Path, *arguments: str) -> tuple[int, str]:
     port = str(broker.config.nats_port)
     result = CliRunner().invoke(main, [*arguments, "--secret-file", str(secret), "--nats-port", port])
     return result.exit_code, result.output
+
+
+async def _store_site(broker: Broker) -> None:
+    client = await internal_client(broker)
+    await SiteStore(Connection(client)).seeded(
+        StoredSite("a test", "", small_site().geojson, 1, site="s", number=1)
+    )
+    await client.close()
 
 
 def test_a_ban_is_listed_until_it_is_lifted(broker: Broker, tmp_path: Path) -> None:
@@ -51,9 +62,8 @@ def test_a_ban_is_listed_until_it_is_lifted(broker: Broker, tmp_path: Path) -> N
 
 def test_the_list_of_devices_shows_bans(broker: Broker, tmp_path: Path) -> None:
     """`device list` and `device show` show bans; the ban's end is in the JSON."""
-    site = tmp_path / "site.geojson"
-    site.write_text(json.dumps(small_site().geojson))
-    here = ("--site", str(site))
+    asyncio.run(_store_site(broker))
+    here = ("--site", "s")
     code, output = _run(broker, tmp_path, "device", "add", "--kind", "person", "--json", *here)
     assert code == 0, output
     id_ = json.loads(output)["id"]

@@ -28,9 +28,7 @@ def test_a_table_that_is_not_valid(content: bytes, problem: str, tmp_path: Path)
     """The command ends with 2 and names what it found, without a traceback."""
     path = tmp_path / "devices.csv"
     path.write_bytes(content)
-    result = CliRunner().invoke(
-        main, ["device", "import", str(path), "--site", str(case("base.geojson")), "--data", str(tmp_path)]
-    )
+    result = CliRunner().invoke(main, ["device", "import", str(path), "--data", str(tmp_path)])
     assert result.exit_code == 2
     assert problem in result.stderr
     assert result.stdout == ""

@@ -194,3 +194,13 @@ async def test_an_import_registers_all_or_none(tmp_path: Path) -> None:
             await client.close()
 
     await run()
+
+
+def test_the_table_chooses_the_site() -> None:
+    """Without a site, the column `site` names it, the same in each row that does."""
+    rows = parse_devices("kind,site\nperson,harbour\nperson,\n", None)
+    assert [row.site for row in rows] == ["harbour", ""]
+    with pytest.raises(DeviceError, match=r"line 3: site: is 'ul'\. This import is for 'harbour'"):
+        parse_devices("kind,site\nperson,harbour\nperson,ul\n", None)
+    with pytest.raises(DeviceError, match=r"line 2: site: is 'harbour'\. This import is for 'ul'"):
+        parse_devices("kind,site\nperson,harbour\n", "ul")

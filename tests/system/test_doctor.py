@@ -20,10 +20,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Up(folder, open=False) as up:
         table = folder / "devices.csv"
         table.write_text("kind,label,aliases\n" + "".join(f"person,d{n},iotp/{n}\n" for n in range(DEVICES)))
-        where = ("--data", up.data, "--nats-port", str(up.ports["nats"]), "--site", UL)
+        where = ("--data", up.data, "--nats-port", str(up.ports["nats"]))
         imported = headcount("device", "import", table, "-o", folder / "secrets.csv", *where, cwd=folder)
         assert imported.returncode == 0, imported.stderr
-        checked = headcount("doctor", *where[:4], cwd=folder)
+        checked = headcount("doctor", *where, cwd=folder)
         assert (checked.returncode, checked.stdout) == (0, f"{up.data} is sound.\n"), checked.stderr
         up.stop()
     return up.data

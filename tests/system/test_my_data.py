@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from system.running import ROOT, UL, Up, environment, headcount
+from system.running import ROOT, Up, environment, headcount
 from waiting import BUSY_S, LIMIT_S, wait_until
 
 pytestmark = pytest.mark.slow
@@ -42,13 +42,12 @@ class Person:
         """Register it."""
         self._up = up
         self._base = f"http://127.0.0.1:{up.ports['http']}"
-        added = json.loads(self.desk("add", "--kind", "person", "--label", "Ada", "--json", site=True))
+        added = json.loads(self.desk("add", "--kind", "person", "--label", "Ada", "--json"))
         self.id, self.secret = str(added["id"]), str(added["secret"])
 
-    def desk(self, *arguments: str, site: bool = False, code: int = 0) -> str:
+    def desk(self, *arguments: str, code: int = 0) -> str:
         """The output of a command of `headcount device`."""
         where = ["--data", str(self._up.data), "--nats-port", str(self._up.ports["nats"])]
-        where += ["--site", str(UL)] if site else []
         done = headcount("device", *arguments, *where, cwd=self._up.folder)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
@@ -90,7 +89,7 @@ def test_a_person_and_their_data(tmp_path: Path) -> None:
             assert "acknowledged" in done
             refused = ada.desk("command", ada.id, "message", "hello", "--wait", code=1)
             assert "refused: no screen" in refused
-            shown = ada.desk("trace", ada.id, "--reason", "ticket 12", site=True)
+            shown = ada.desk("trace", ada.id, "--reason", "ticket 12")
             assert f"enters {LIBRARY}" in shown
             assert "worker         agrees" in shown
             states = {c["state"] for c in ada.ask("GET", "/v1/me")["commands"]}

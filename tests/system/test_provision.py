@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from system.running import UL, Up, headcount
+from system.running import Up, headcount
 from system.senders import fix, mosquitto_pub, spot
 from waiting import LIMIT_S, wait_until
 
@@ -32,9 +32,7 @@ class Deployment:
 
     def device(self, *arguments: str) -> str:
         """The output of a command of `headcount device`."""
-        site = "--site" if arguments[0] in {"add", "list", "import", "export", "claim"} else ""
         where = ["--data", str(self.up.data), "--nats-port", str(self.up.ports["nats"])]
-        where += [site, str(UL)] if site else []
         done = headcount("device", *arguments, *where, cwd=self.up.folder)
         assert done.returncode == 0, done.stderr
         assert self.up.password not in done.stdout + done.stderr
@@ -147,9 +145,7 @@ def test_impossible_provisioning_is_reported(tmp_path: Path) -> None:
         (["link", "a" * 20, "--public-url", "ftp://x"], "is not a valid URL"),
         (["show", "nobody"], "not the data folder of a deployment"),
     ):
-        site = ["--site", str(UL)]
-        more = site if command[0] in {"list", "import"} else []
-        done = headcount("device", *command, *where, *more, cwd=tmp_path)
+        done = headcount("device", *command, *where, cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         assert problem in done.stderr
         assert len(done.stderr.splitlines()) <= 2

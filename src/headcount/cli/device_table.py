@@ -28,8 +28,8 @@ _PROGRESS_DELAY_S = 2.0
 def import_(file: Path, site_id: str | None, output: Path | None, settings: Settings) -> None:
     """Register the devices of a CSV table.
 
-    FILE has a header with the column `kind` (person or vehicle), and any of label, groups, aliases, gateway, firmware
-    and app. Groups and aliases in one cell are separated by semicolons. If a line is not valid, no device is
+    FILE has a header with the column `kind` (person or vehicle), and any of site, label, groups, aliases, gateway,
+    firmware and app. Groups and aliases in one cell are separated by semicolons. If a line is not valid, no device is
     registered. Prints CSV with the id, secret and label of each device; the secrets are shown only here.
 
     \b
@@ -38,8 +38,9 @@ def import_(file: Path, site_id: str | None, output: Path | None, settings: Sett
     """
     from headcount.cli.progress import ProgressBar
 
+    rows = csv_table.parse_devices(_read(file), site_id)
+    site_id = site_id or next((row.site for row in rows if row.site), None)
     site = run_on_deployment(settings, lambda running: running.site(site_id))
-    rows = csv_table.parse_devices(_read(file), site)
     # the output first: secrets that cannot be written afterwards would be lost
     with private_file(output) as out, ProgressBar(delay_s=_PROGRESS_DELAY_S) as progress:
         registered = run_on_deployment(

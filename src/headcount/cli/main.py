@@ -19,7 +19,7 @@ _COMMANDS = {
         "run": Entry("run:run", "Run one role in this process."),
         "scale": Entry("run:scale", "Add and remove brokers and workers as the load changes."),
         "site": Entry(
-            "site:site", "Check and import site files, and change the site of a running deployment."
+            "site:site", "Check and import site files; add, change and remove sites of a running deployment."
         ),
     },
     "Administer a deployment": {

@@ -35,9 +35,9 @@ MAX_ROWS = 100_000
 #: Maximum length of an import.
 MAX_CHARACTERS = 64 << 20
 #: Columns of an import; only `kind` is required.
-IMPORT_COLUMNS = ("kind", "label", "groups", "aliases", "gateway", "firmware", "app")
+IMPORT_COLUMNS = ("kind", "site", "label", "groups", "aliases", "gateway", "firmware", "app")
 #: Additional columns of an export; an import ignores them, so that an export can be imported elsewhere.
-EXPORT_ONLY_COLUMNS = ("id", "site", "status", "created", "last_seen")
+EXPORT_ONLY_COLUMNS = ("id", "status", "created", "last_seen")
 EXPORT_COLUMNS = ("id", "site", "kind", "label", "groups", "aliases", "gateway", "firmware", "app", "status", "created", "last_seen")  # fmt: skip
 SECRET_COLUMNS = ("id", "secret", "label")
 CODE_COLUMNS = ("code", "expires", "owntracks", "page")
@@ -53,6 +53,7 @@ class DeviceRow:
     """A device to register."""
 
     number: int  # of the last line of this row in the file
+    site: str  # "" = not stated
     kind: Kind
     fields: dict[str, Any] = field(default_factory=dict)
 
@@ -116,8 +117,8 @@ def decode_table(data: bytes) -> str:
         raise DeviceError("the table", problem, "Save it as UTF-8 (in Excel: CSV UTF-8)") from None
 
 
-def parse_devices(text: str, site: str, max_rows: int = MAX_ROWS) -> list[DeviceRow]:
-    """Parse a table of devices to register on a site.
+def parse_devices(text: str, site: str | None, max_rows: int = MAX_ROWS) -> list[DeviceRow]:
+    """Parse a table of devices to register on a site; None: on that of the column `site`, which must be the same.
 
     Raises:
         DeviceError: the first 20 problems, each with its line number; then no row is usable.
@@ -143,6 +144,7 @@ def parse_devices(text: str, site: str, max_rows: int = MAX_ROWS) -> list[Device
             try:
                 row = _parse_row(header, cells, reader.line_num + skipped, site)
                 _check_unique_aliases(row, lines)
+                site = site or row.site
                 rows.append(row)
             except DeviceError as error:
                 problems.append(f"line {reader.line_num + skipped}: {error}")
@@ -248,13 +250,14 @@ def _check_unique_aliases(row: DeviceRow, lines: dict[str, int]) -> None:
         lines[alias] = row.number
 
 
-def _parse_row(header: list[str], cells: list[str], number: int, site: str) -> DeviceRow:
+def _parse_row(header: list[str], cells: list[str], number: int, site: str | None) -> DeviceRow:
     if len(cells) != len(header):
         raise DeviceError(
             f"{len(cells)} cells", f"the header has {len(header)}", "Use the same number in each row"
         )
     values = {name: _unescape_formula(cell.strip()) for name, cell in zip(header, cells, strict=True)}
-    if values.get("site", site) not in {site, ""}:
+    own_site = values.get("site", "")
+    if site and own_site not in {site, ""}:
         raise DeviceError("site", f"is {values['site'][:64]!r}", f"This import is for {site!r}")
     kind = values["kind"].lower()
     if kind not in KINDS:
@@ -268,5 +271,5 @@ def _parse_row(header: list[str], cells: list[str], number: int, site: str) -> D
         if gateway not in (*_YES, *_NO):
             raise DeviceError("gateway", f"is {values['gateway'][:64]!r}", "Use yes or no")
         fields["gateway"] = gateway in _YES
-    apply_changes(Device(id=new_handle(), site=site, kind=kind), fields)
-    return DeviceRow(number, kind, fields)
+    apply_changes(Device(id=new_handle(), site=own_site or site or "any", kind=kind), fields)
+    return DeviceRow(number, own_site, kind, fields)

@@ -73,14 +73,14 @@ class DeviceTrace(msgspec.Struct, kw_only=True):
     kind: Kind
     device: str
     since: str  # start of the replay, without earlier state
-    truncated: bool  # the log has older messages of the hour that were not read
-    messages: int
-    lines: list[TraceEntry]
-    left: list[dict[str, Any]]  # changes since the last message, by expired holds
-    zones: list[str]  # at the end of the replay
-    live: dict[str, Any] | None  # the counting worker's state; None = no answer
-    agrees: bool | None  # whether replay and worker have the same zones
-    refused: list[RefusedEntry]  # the last refusals of the broker within an hour
+    truncated: bool = False  # the log has older messages of the hour that were not read
+    messages: int = 0
+    lines: list[TraceEntry] = []
+    left: list[dict[str, Any]] = []  # changes since the last message, by expired holds
+    zones: list[str] = []  # at the end of the replay
+    live: dict[str, Any] | None = None  # the counting worker's state; None = no answer
+    agrees: bool | None = None  # whether replay and worker have the same zones
+    refused: list[RefusedEntry] = []  # the last refusals of the broker within an hour
 
 
 class DeviceTracer:

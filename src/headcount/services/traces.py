@@ -11,6 +11,7 @@ from headcount.devices.registry import Registry
 from headcount.devices.trace import DEFAULT_LIMIT, DeviceTrace, DeviceTracer, is_unknown, kinds_in_log
 from headcount.errors import UnknownDeviceError, UnknownSiteError
 from headcount.messages.records import Device
+from headcount.messages.times import iso
 from headcount.messages.topics import ID, Kind
 from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import partitions_of_log
@@ -38,12 +39,12 @@ class TraceService:
         self._tracer: DeviceTracer | None = None
 
     async def own(self, device: Device, limit: int = DEFAULT_LIMIT) -> DeviceTrace:
-        """Return a device's trace for its owner, without an audit entry.
-
-        Raises:
-            UnknownSiteError: its site was removed hours ago.
-        """
-        return await self._trace(await self._versions(device.site), device.kind, device.id, limit)
+        """Return a device's trace for its owner, without an audit entry."""
+        try:
+            versions = await self._versions(device.site)
+        except UnknownSiteError:  # it was removed hours ago
+            return DeviceTrace(site=device.site, kind=device.kind, device=device.id, since=iso(time.time()))
+        return await self._trace(versions, device.kind, device.id, limit)
 
     async def of(
         self,
