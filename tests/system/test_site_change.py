@@ -70,7 +70,7 @@ def test_a_zone_is_added_and_removed_while_the_system_runs(tmp_path: Path) -> No
         site.write_text(json.dumps(changed(original, id="another")))
         other = command(up, "update", site)
         assert other.returncode == 2
-        assert "is not that of this deployment, ul" in other.stderr
+        assert "there is no site 'another'. Sites: ul" in other.stderr
 
         assert command(up, "update", UL).returncode == 0
         wait_until(lambda: zones(up) == before, "the zone is removed")
@@ -134,8 +134,41 @@ def test_the_site_outlives_restarts(tmp_path: Path) -> None:
         assert "the site file differs from version 2 of the site, which is counted" in up.printed()
 
 
-def test_a_data_folder_is_of_one_site(tmp_path: Path) -> None:
-    """Another site's file does not start with the data folder: it would show the first one's history."""
+def test_a_second_site_is_counted_beside_the_first(tmp_path: Path) -> None:
+    """`site add` has fixes of another site counted without a restart, apart from the first; `remove` ends it."""
+    second = tmp_path / "second.geojson"
+    second.write_text(json.dumps(changed(json.loads(UL.read_text()), id="second", name="Second campus")))
+    with Up(tmp_path) as up:
+        pids = up.pids()
+        publish(up.mqtt_port, "headcount/ul/person/me/fix", fix("glucksman-library"))
+        wait_until(lambda: up.counts()["site"] == (1, 0), "the first site is counted")
+        run = command(up, "add", second)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.startswith("Site second is counted from ")
+
+        def counts_of_second() -> tuple[int, int] | None:
+            publish(up.mqtt_port, "headcount/second/person/me/fix", fix("glucksman-library"))
+            publish(up.mqtt_port, "headcount/second/vehicle/van/fix", fix("glucksman-library"))
+            answer = up.get("/v1/sites/second/counts")
+            if answer.status_code != 200:
+                return None
+            found = {zone["zone"]: zone for zone in answer.json()["zones"]}
+            return found[NEW]["person"]["count"], found[NEW]["vehicle"]["count"]
+
+        wait_until(lambda: counts_of_second() == (1, 1), "the second site is counted")
+        assert up.counts()["site"] == (1, 0)
+        assert up.is_ready()
+        assert up.metric("headcount_devices_present", site="second", kind="vehicle") == 1
+        assert up.metric("headcount_devices_present", site="ul", kind="vehicle") == 0
+        assert command(up, "remove", "second", "--yes").returncode == 0
+        wait_until(lambda: up.get("/v1/sites/second/counts").status_code == 404, "the second site is removed")
+        assert up.counts()["site"] == (1, 0)
+        assert up.is_ready()
+        assert up.pids() == pids
+
+
+def test_a_file_of_an_unknown_site_does_not_start(tmp_path: Path) -> None:
+    """A role with the file of a site that the data folder does not have ends: sites are added with `site add`."""
     site = tmp_path / "site.geojson"
     shutil.copyfile(UL, site)
     with Up(tmp_path, site) as up:
@@ -146,5 +179,5 @@ def test_a_data_folder_is_of_one_site(tmp_path: Path) -> None:
             "run", "count", "--site", other, "--data", up.data, *nats, "--partitions", "4", cwd=tmp_path
         )
         assert run.returncode == 2
-        assert "is the site 'another', and this deployment counts 'ul'" in run.stderr
+        assert "is the site 'another', and this deployment counts ul;" in run.stderr
         assert up.is_ready()
