@@ -201,7 +201,7 @@ class Api:
             zones=len(values),
             values=values.astype("<i4").tobytes(),
         )
-        await self.nats.publish(f"count.{partition}", encode_counts([counts]))
+        await self.nats.publish(f"count.{partition}.{self.site.id}", encode_counts([counts]))
         await self.nats.flush()
 
     def values(self, numbers: dict[str, tuple[int, int]]) -> I4:
@@ -322,7 +322,7 @@ async def serving(settings: ApiSettings, broker: Server | None, client: Client) 
 async def make_count_stream(client: Client) -> None:
     """The stream that keeps each partition's newest counts."""
     log = client.jetstream()
-    await log.add_stream(name=COUNT_STREAM, subjects=["count.*"], max_msgs_per_subject=1)
+    await log.add_stream(name=COUNT_STREAM, subjects=["count.*.*"], max_msgs_per_subject=1, allow_direct=True)
 
 
 async def make_access_streams(client: Client) -> None:

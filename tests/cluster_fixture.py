@@ -270,7 +270,7 @@ async def counting(core: Core) -> AsyncIterator[Counting]:
     settings = WorkerSettings(heard.site, core.endpoint, mqtt, PARTITIONS)
     stop = asyncio.Event()
     client = await core.client()
-    await client.subscribe("count.*", cb=heard.receive)
+    await client.subscribe("count.*.*", cb=heard.receive)
     task = asyncio.create_task(run(settings, stop))
     try:
         yield heard

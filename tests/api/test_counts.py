@@ -149,7 +149,7 @@ async def test_foreign_and_broken_counts_are_ignored(tmp_path: Path) -> None:
     """Rubbish, another site's counts and counts of other zones change nothing and are counted."""
     async with open_api(tmp_path) as api:
         await api.count({"site": (5, 5)})
-        await api.nats.publish("count.0", b"\x00rubbish")
+        await api.nats.publish("count.0.ul", b"\x00rubbish")
         await api.publish(0, api.tick(), np.zeros((9, 2, 4), np.int32))
         await api.publish(0, api.tick() + 3600, api.values({"site": (99, 99)}))
         await api.count({"site": (6, 5)})

@@ -64,7 +64,7 @@ async def report(api: Api, people: int, zones: int = 2) -> None:
     for partition in range(PARTITIONS):
         values[:, 0] = people if partition == 0 else 0
         counts = PartitionCounts("north", partition, PARTITIONS, 1, 1, at, 1, len(values), values.tobytes())
-        await api.nats.publish(f"count.{partition}", encode_counts([counts]))
+        await api.nats.publish(f"count.{partition}.north", encode_counts([counts]))
     await api.nats.flush()
 
 

@@ -298,7 +298,7 @@ async def test_a_killed_server_is_started_again(tmp_path: Path, caplog: pytest.L
         client = await internal_client(broker, connect_timeout=60)
         await until_stream(client, "COUNT")
         assert (await client.jetstream().stream_info("HISTORY")).state.messages == 50
-        await client.jetstream().publish("count.0", b"new")
+        await client.jetstream().publish("count.0.ul", b"new")
         await client.close()
     assert "killed by SIGKILL" in caplog.text
 

@@ -216,7 +216,7 @@ async def test_it_is_counted_and_stored_though_broker_and_worker_are_killed(tmp_
                     values = np.frombuffer(counts.values, "<i4").reshape(-1, 2, 4)
                     newest[counts.partition] = int(values[0, 0, 0])
 
-            await client.subscribe("count.*", cb=on_message)
+            await client.subscribe("count.*.*", cb=on_message)
             there = sum(map(len, (await fixes(broker, client)).values()))
             print(acknowledged, "acknowledged,", there, "in the log")
             assert there >= acknowledged > 0

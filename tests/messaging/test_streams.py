@@ -184,9 +184,9 @@ async def test_count_keeps_the_newest_of_each_partition(tmp_path: Path) -> None:
         jetstream = client.jetstream()
         for number in range(10):
             for partition in range(4):
-                await jetstream.publish(f"count.{partition}", str(number).encode())
+                await jetstream.publish(f"count.{partition}.ul", str(number).encode())
         assert await messages(client, "COUNT") == 4
-        newest = await jetstream.get_last_msg("COUNT", "count.2")
+        newest = await jetstream.get_last_msg("COUNT", "count.2.ul")
         assert newest.data == b"9"
 
 

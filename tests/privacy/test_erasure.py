@@ -26,7 +26,7 @@ from headcount.history import writer
 from headcount.messages.counts import decode_counts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.records import Device
-from headcount.messages.topics import COUNT_SUBJECT, INTERNAL
+from headcount.messages.topics import COUNT_SUBJECTS, INTERNAL
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET
@@ -92,7 +92,7 @@ async def deployment(data: Path) -> AsyncIterator[_Deployment]:
     async with open_broker(data / "broker", partitions=2) as broker:
         client = await internal_client(broker)
         found = _Deployment(client, 2, data, broker.config.nats_port)
-        await client.subscribe(COUNT_SUBJECT.format(partition="*"), cb=found.receive)
+        await client.subscribe(COUNT_SUBJECTS, cb=found.receive)
         core = Endpoint((("127.0.0.1", broker.config.nats_port),), INTERNAL, PASSWORD)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as roles:

@@ -258,7 +258,7 @@ class Listener:
         async def note(message: Msg) -> None:
             self.reports.take(message.data)
 
-        await client.subscribe("count.*", cb=note)
+        await client.subscribe("count.*.*", cb=note)
         await client.flush()
         self._ready.set()
         await asyncio.to_thread(self._end.wait)

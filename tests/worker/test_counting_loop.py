@@ -67,7 +67,7 @@ async def test_a_quiet_log_gets_few_ticks(tmp_path: Path) -> None:
             counts = decode_counts(message.data)
             instants.append((counts[0].at, len(counts)))
 
-        await client.subscribe("count.*", cb=receive)
+        await client.subscribe("count.*.*", cb=receive)
         endpoint = Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, config.password)
         mqtt = [MqttAddress("127.0.0.1", config.mqtt_port, INTERNAL, config.password)]
         stop = asyncio.Event()

@@ -65,7 +65,7 @@ class _Deployment:
                 assert before == counts.values, "two different counts of one instant"
                 self.epochs[counts.partition] = max(counts.epoch, self.epochs.get(counts.partition, 0))
 
-        await self.client.subscribe("count.*", cb=on_message)
+        await self.client.subscribe("count.*.*", cb=on_message)
 
     def start(self) -> None:
         stop = asyncio.Event()

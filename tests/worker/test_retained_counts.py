@@ -112,10 +112,10 @@ async def publishing(broker: Broker, smallest: int, sites: SiteVersions | None =
             counts = PartitionCounts(
                 "s", partition, PARTITIONS, 1, 1, at, version, len(values), values.astype("<i4").tobytes()
             )
-            await nc.publish(f"count.{partition}", encode_counts([counts]))
+            await nc.publish(f"count.{partition}.s", encode_counts([counts]))
         await nc.flush()
 
-    await until(lambda: any(sub.subject == "count.*" for sub in nc._subs.values()), "its subscription")
+    await until(lambda: any(sub.subject == "count.*.s" for sub in nc._subs.values()), "its subscription")
     try:
         yield report
     finally:

@@ -47,7 +47,7 @@ class _Subscriber:
         self.retained: dict[str, bytes] = {}
 
     async def subscribe(self, client: Client) -> None:
-        await client.subscribe("count.*", cb=self._counts)
+        await client.subscribe("count.*.*", cb=self._counts)
         await client.subscribe("event.>", cb=self._event)
 
     async def _counts(self, message: Msg) -> None:

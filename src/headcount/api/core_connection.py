@@ -12,9 +12,9 @@ from headcount.api.live_counts import CHECK_INTERVAL_S
 from headcount.api.live_sites import LiveSites
 from headcount.errors import LogError
 from headcount.messages.reports import REPORT_SUBJECTS
-from headcount.messages.topics import COUNT_STREAM, COUNT_SUBJECT
+from headcount.messages.topics import COUNT_STREAM, COUNT_SUBJECTS
 from headcount.messaging.connection import Connection, Message, connected
-from headcount.messaging.jetstream import get_message
+from headcount.messaging.jetstream import direct_scan
 from headcount.messaging.site_versions import SiteFollower
 from headcount.runtime.retry import retry
 from headcount.runtime.tasks import cancel_all
@@ -53,7 +53,7 @@ class CoreConnection:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[CoreConnection]:
         """Run the loops of the connection, whether the core is available or not."""
-        await self.connection.subscribe("count.*", self._take_counts)
+        await self.connection.subscribe(COUNT_SUBJECTS, self._take_counts)
         await self.connection.subscribe(REPORT_SUBJECTS, self._take_metrics)
         async with (
             connected(
@@ -96,11 +96,9 @@ class CoreConnection:
             await retry(self._read, (LogError,), "cannot read the last counts yet")
 
     async def _read(self) -> None:
-        for partition in range(self._settings.partitions):
-            query = {"last_by_subj": COUNT_SUBJECT.format(partition=partition)}
-            last = await get_message(self.connection, COUNT_STREAM, query, timeout_s=_REQUEST_TIMEOUT_S)
-            if last is not None:
-                self._live.take(last.data)
+        last = direct_scan(self.connection, COUNT_STREAM, COUNT_SUBJECTS, timeout_s=_REQUEST_TIMEOUT_S)
+        async for message in last:
+            self._live.take(message.data)
 
     def _on_new_site(self) -> None:
         self._live.on_new_versions()

@@ -25,8 +25,9 @@ FIX_STREAM = "FIX_{partition}"
 TICK_SUBJECT = "fix.{partition}.tick"
 #: Has all workers count as often as while fixes arrive; empty, and not stored.
 WAKE_SUBJECT = "wake"
-COUNT_STREAM = "COUNT"  # count.<p>: counts of p and other partitions (encode_counts), only the newest
-COUNT_SUBJECT = "count.{partition}"
+COUNT_STREAM = "COUNT"  # count.<p>.<site>: counts of p and other partitions (encode_counts), only the newest
+COUNT_SUBJECT = "count.{partition}.{site}"
+COUNT_SUBJECTS = "count.*.*"
 EVENT_STREAM = "EVENT"  # event.<site>.<zone>: Event as JSON, republished to headcount.<site>.events.<zone>
 EVENT_SUBJECT = "event.{site}.{zone}"
 EPOCH_HEADER = "Headcount-Epoch"  # of the worker that stored an event; any worker stores the same event

@@ -1,7 +1,7 @@
 """The streams and buckets: created once, brought up to date at every start.
 
     FIX_<p>    fix.<p>.>         the fixes of the last hour, on disk
-    COUNT      count.<p>         the newest counts of each partition, in memory: lost when the server dies
+    COUNT      count.<p>.<site>  the newest counts of each partition, in memory: lost when the server dies
     EVENT      event.*.*         the events of the last hour, each once; republished for MQTT
     HISTORY    history.<p>       rows on their way into segments, overwritten once they are there
     FOREIGN    owntracks.*.*, …  other formats, overwritten once they are translated
@@ -51,6 +51,7 @@ from headcount.errors import (
 from headcount.messages.topics import (
     AUDIT_STREAM,
     COUNT_STREAM,
+    COUNT_SUBJECTS,
     EVENT_STREAM,
     FIX_STREAM,
     FOREIGN_STREAM,
@@ -205,7 +206,7 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
         *fixes,
         _stream(
             COUNT_STREAM,
-            ["count.*"],
+            [COUNT_SUBJECTS],
             storage="memory",
             max_msgs_per_subject=1,
             max_bytes=sizes.count,

@@ -40,7 +40,8 @@ class Publisher:
         """Publish counts without waiting for an answer: newer ones follow in any case."""
         for _, together in groupby(counts, attrgetter("site", "at", "site_version")):
             of_instant = list(together)
-            subject = COUNT_SUBJECT.format(partition=min(each.partition for each in of_instant))
+            first = min(each.partition for each in of_instant)
+            subject = COUNT_SUBJECT.format(partition=first, site=of_instant[0].site)
             await self._connection.publish(subject, encode_counts(of_instant))
 
     def add_events(self, events: list[Event], epochs: list[int]) -> None:

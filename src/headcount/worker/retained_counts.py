@@ -30,7 +30,7 @@ from headcount.messages.counts import (
     decode_counts,
 )
 from headcount.messages.times import iso
-from headcount.messages.topics import COUNT_TOPIC, EXACT_TOPIC, SITE_TOPIC
+from headcount.messages.topics import COUNT_SUBJECT, COUNT_TOPIC, EXACT_TOPIC, SITE_TOPIC
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.retained_topics import remove_topics
@@ -56,7 +56,7 @@ class RetainedCounts:
         is_active: Callable[[], bool],
         disclose: Callable[[Site], Disclosure] | None = None,
     ) -> None:
-        """Sum the counts on `count.*` and publish the totals at one of the addresses while `is_active`.
+        """Sum the counts of the site and publish the totals at one of the addresses while `is_active`.
 
         With `disclose`, COUNT_TOPIC gets its counts once a minute, and EXACT_TOPIC the exact ones;
         without, COUNT_TOPIC gets the exact ones.
@@ -79,7 +79,9 @@ class RetainedCounts:
 
     async def run(self) -> None:
         """Publish; a lost connection is re-established."""
-        subscription = await self._connection.subscribe("count.*", self._add)
+        subscription = await self._connection.subscribe(
+            COUNT_SUBJECT.format(partition="*", site=self._site.id), self._add
+        )
         try:
             await self._remove_other_zones()
             for address in cycle(self._addresses):

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from headcount.messages.counts import PartitionCounts, decode_counts
+from headcount.messages.topics import COUNT_SUBJECTS
 from headcount.messaging.connection import Connection, Message
 
 
@@ -66,6 +67,6 @@ async def observe(connection: Connection, site: str = "") -> Observations:
         for each in decode_counts(message.data):
             observed.add(each)
 
-    await connection.subscribe("count.*", counts)
+    await connection.subscribe(COUNT_SUBJECTS, counts)
     await connection.flush()
     return observed

@@ -34,6 +34,7 @@ from headcount.lab.load.up_system import UpSystem
 from headcount.lab.waiting import wait_until
 from headcount.messages.counts import decode_counts
 from headcount.messages.reports import WORKER_REPORT_SUBJECT, WorkerReport
+from headcount.messages.topics import COUNT_SUBJECTS
 from headcount.messaging.connection import Message
 from headcount.runtime.ports import free_port
 from headcount.runtime.proc import cpu_s_of
@@ -235,7 +236,7 @@ async def headcount_stack(folder: Path, seconds: float, arguments: Sequence[str]
             await asyncio.sleep(1.0)
             return observer.delays_s(sent_s, sum(observer.vehicles.values()) - len(sent_s))
 
-        counts = await connection.subscribe("count.*", observer.counts)
+        counts = await connection.subscribe(COUNT_SUBJECTS, observer.counts)
         result = await measure(
             up.mqtt_port,
             lambda: {part: usage.cpu_s for part, usage in meter.read(up.roots()).items()},

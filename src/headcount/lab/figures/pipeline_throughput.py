@@ -27,7 +27,7 @@ from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_broker import PASSWORD, bench_broker, endpoint_of
 from headcount.lab.figures.bench_fixes import LAT0, LON0, campus
 from headcount.messages.counts import decode_counts
-from headcount.messages.topics import INTERNAL
+from headcount.messages.topics import COUNT_SUBJECTS, INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.jetstream import stream_info
 from headcount.messaging.log_reader import open_reader
@@ -219,7 +219,7 @@ async def latency(
             values = np.frombuffer(counts.values, "<i4").reshape(-1, 2, 4)
             received.append((time.time(), counts.partition, int(values[0, 0, 0])))
 
-    await connection.subscribe("count.*", receive_counts)
+    await connection.subscribe(COUNT_SUBJECTS, receive_counts)
     await asyncio.sleep(2)
     _, writer = await _mqtt(config, b"bench1")
     sent: list[float] = []

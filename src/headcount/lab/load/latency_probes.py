@@ -26,7 +26,7 @@ from headcount.lab.load.population import FixMessage
 from headcount.lab.waiting import wait_until
 from headcount.messages.counts import ZONE_BYTES, decode_counts
 from headcount.messages.fixes import encode_fix
-from headcount.messages.topics import FIX_TOPIC, partition_of
+from headcount.messages.topics import COUNT_SUBJECTS, FIX_TOPIC, partition_of
 from headcount.messaging.connection import Connection
 from headcount.messaging.connection import Message as Received
 
@@ -106,7 +106,7 @@ class LatencyProbes:
                 count = int(np.frombuffer(counts.values, "<i4", 1, ZONE_BYTES * self._zone)[0])
                 self._of[counts.partition].receive(now_s, counts.at, count, self._hold_s)
 
-        await connection.subscribe("count.*", receive)
+        await connection.subscribe(COUNT_SUBJECTS, receive)
         await connection.flush()
 
     async def run(self, start_s: float, until_s: float) -> None:
