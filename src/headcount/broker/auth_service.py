@@ -255,11 +255,16 @@ class AuthService:
                 revision, _ = await store.state()
                 if revision != known and (versions := await store.versions_up_to(revision)):
                     newest = {version.site: version for version in versions}
-                    self.authenticator.sites = {
+                    ends_s = {
                         site: math.inf if version.file is not None else version.from_s
                         for site, version in newest.items()
                     }
-                    known = revision
+                    for site, end_s in ends_s.items():
+                        if self.authenticator.sites.get(site, end_s) > end_s:
+                            _log.warning(
+                                "the site %s is removed; its devices are disconnected and refused", site
+                            )
+                    self.authenticator.sites, known = ends_s, revision
             except LogError as error:
                 _log.debug("cannot read the sites: %s", error)
             await asyncio.sleep(POLL_INTERVAL_S)
