@@ -54,7 +54,7 @@ def test_each_crowd_is_on_its_own_site(tmp_path: Path) -> None:
         for site in ("ul", "s"):
             run = headcount(*simulate, "--site", site, "--duration", "3s", cwd=tmp_path)
             assert run.returncode == 0, run.stderr
-            wait_until(lambda site=site: people(up, site) > 0, f"the crowd is on {site}")
+            wait_until(lambda site=site: people(up, site) > 0, f"the crowd is on {site}")  # type: ignore[misc]
             found[site] = people(up, site)
         assert people(up, "ul") == found["ul"]
         for site in ("nowhere", "s"):
