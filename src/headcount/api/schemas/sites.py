@@ -67,7 +67,7 @@ class SiteRenamedZone(Schema):
 
 
 class SiteChanges(Schema):
-    """The differences from the version before."""
+    """The differences from the version before; none of a new site."""
 
     added: list[str] = Field(description="Ids of new zones.")
     removed: list[str] = Field(description="Ids of zones that are gone.")
