@@ -274,8 +274,7 @@ class Engine:
 
     def place_nowhere(self, at_s: float, partition: int) -> Events:
         """Take the devices of a partition out of all zones: the site is removed. Call `advance` first."""
-        device = self._table.taken(partition).astype(np.intp)
-        return presence.leave_site(self.zones, self._table, device, at_s)
+        return presence.leave_site(self.zones, self._table, self._table.taken(partition), at_s)
 
     def move(self, other: Engine, partition: int) -> None:
         """Move the state of a partition to the engine of another version, after `place_again`."""

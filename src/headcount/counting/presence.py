@@ -55,7 +55,7 @@ def remove(zones: ZoneLookup, table: DeviceTable, device: I4, now_s: float) -> E
     return events
 
 
-def leave_site(zones: ZoneLookup, table: DeviceTable, device: I8, at_s: float) -> Events:
+def leave_site(zones: ZoneLookup, table: DeviceTable, device: I4, at_s: float) -> Events:
     """Remove devices from all their zones, as the site is removed (rule 6)."""
     device = device[table.zones[device] != EMPTY]
     return _leave(zones, table, device, np.full(len(device), at_s), SITE)
