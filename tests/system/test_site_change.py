@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
-from system.running import UL, Up, headcount
+from system.running import ROOT, UL, Up, environment, headcount
 from system.senders import fix, publish, spot
 from waiting import wait_until
 
 NEW = "the-new-zone"
+WEB = ROOT / "web"
 
 
 def command(up: Up, *words: Any) -> subprocess.CompletedProcess[str]:
@@ -165,6 +168,40 @@ def test_a_second_site_is_counted_beside_the_first(tmp_path: Path) -> None:
         assert up.counts()["site"] == (1, 0)
         assert up.is_ready()
         assert up.pids() == pids
+
+
+@pytest.mark.slow
+def test_the_map_has_a_menu_of_the_sites(tmp_path: Path) -> None:
+    """In a real browser, the menu opens another site, and the page shows when that one is removed."""
+    browser = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    for needed in (
+        browser,
+        WEB / "node_modules" / "playwright-core",
+        ROOT / "src" / "headcount" / "web" / "index.html",
+    ):
+        if not Path(needed).exists():
+            pytest.skip(f"{needed} is missing")
+    second = tmp_path / "second.geojson"
+    second.write_text(json.dumps(changed(json.loads(UL.read_text()), id="west", name="West campus")))
+    with Up(tmp_path) as up:
+        made = headcount("token", "add", "editor", "--role", "admin", "--data", up.data, cwd=up.folder)
+        assert command(up, "add", second).returncode == 0
+        wait_until(lambda: up.get("/v1/sites/west/counts").status_code == 200, "it is counted")
+        run = subprocess.run(
+            ["node", "e2e/sites.mjs"],
+            cwd=WEB,
+            env={
+                **environment(),
+                "HEADCOUNT_URL": f"http://127.0.0.1:{up.ports['http']}/",
+                "HEADCOUNT_TOKEN": made.stdout.strip(),
+                "HEADCOUNT_SITE": "west",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=500,
+        )
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_a_file_of_an_unknown_site_does_not_start(tmp_path: Path) -> None:
