@@ -39,12 +39,14 @@ class RunningDeployment:
 
         return COMMAND_LINE
 
-    async def site(self, id_: str | None) -> str:
-        """The id of a site that the deployment counts: the one that is named, or the only one.
+    async def site(self, id_: str | None, *, or_removed: bool = False) -> str:
+        """The id of a site that the deployment counts (or counted): the one that is named, or the only one.
 
         Raises:
             UnknownSiteError: it is not counted, or none is named and several are counted.
         """
+        if id_ is not None and or_removed:
+            return (await self.services.sites.history(id_))[-1].site
         return (await self.services.sites.chosen(id_)).site
 
 

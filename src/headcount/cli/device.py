@@ -114,7 +114,7 @@ async def add(
 async def list_(running: RunningDeployment, site_id: str | None, as_json: bool, **wanted: Any) -> None:
     """List the devices of a site.
 
-    Prints one page, ordered by id.
+    Prints one page, ordered by id. The devices of a removed site are listed, too.
 
     \b
     Examples:
@@ -126,7 +126,7 @@ async def list_(running: RunningDeployment, site_id: str | None, as_json: bool, 
     from headcount.messages.times import iso
     from headcount.services.devices import page_as_json
 
-    site = await running.site(site_id)
+    site = await running.site(site_id, or_removed=True)
     page = await running.services.devices.list(DeviceFilter(site, **wanted))
     banned = await running.services.bans.of_devices()
     if as_json:

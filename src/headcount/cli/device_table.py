@@ -68,7 +68,8 @@ def export(site_id: str | None, output: Path | None, settings: Settings) -> None
     """
 
     async def table(running: RunningDeployment) -> Iterator[str]:
-        return await running.services.devices.export_table(running.actor, await running.site(site_id))
+        site = await running.site(site_id, or_removed=True)
+        return await running.services.devices.export_table(running.actor, site)
 
     lines = run_on_deployment(settings, table)
     with private_file(output) as out:

@@ -49,7 +49,7 @@ class Evidence:
     until_s: float = math.inf  # when it was removed
 
     def of_site(self, site: str, versions: list[tuple[float, dict[str, Any] | None]]) -> Evidence:
-        """What is of a site, with its versions; the acknowledged fixes, which are of all sites, are left out."""
+        """The evidence of one site, with its versions, and without the acknowledged fixes, which are of all sites."""
         (from_s, geojson), *changes = versions
         assert geojson is not None
         until_s = min((at for at, file in changes if file is None), default=math.inf)
