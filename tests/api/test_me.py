@@ -238,6 +238,18 @@ async def test_erase(tmp_path: Path) -> None:
         assert (device.status, device.label, device.secret) == ("erasing", "", "")
 
 
+async def test_the_data_of_a_removed_site_can_be_exported_and_erased(tmp_path: Path) -> None:
+    """The owner of a device whose site is no longer counted still sees, exports and erases what is stored."""
+    async with open_people(tmp_path) as people:
+        ada = Phone(*await people.api.services.registry.add("gone", "person", label="Ada's phone"))
+        seen = (await people.ask(ada, "GET", "/v1/me")).json()
+        assert (seen["site"], seen["zones"], seen["last"]) == ("gone", [], None)
+        exported = (await people.ask(ada, "GET", "/v1/me/export")).json()
+        assert (exported["registry"]["label"], exported["now"]) == ("Ada's phone", None)
+        assert (await people.ask(ada, "GET", "/v1/me/trace")).json()["lines"] == []
+        assert (await people.ask(ada, "DELETE", "/v1/me")).status_code == 202
+
+
 async def test_the_disabled_see_nothing(tmp_path: Path) -> None:
     """Credentials of a disabled device may be in the wrong hands."""
     async with open_people(tmp_path) as people:

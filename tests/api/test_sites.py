@@ -13,14 +13,26 @@ import pytest
 import websockets
 from websockets.exceptions import InvalidStatus
 
-from api_fixture import PARTITIONS, Api, app_without_broker, events, moment, open_api, site_with
+from api_fixture import (
+    OPEN,
+    PARTITIONS,
+    Api,
+    app_without_broker,
+    events,
+    moment,
+    open_api,
+    serving,
+    site_with,
+)
 from headcount.api.live_sites import LiveSites
 from headcount.api.openapi import document
+from headcount.counting.site_file import parse_site
 from headcount.counting.site_versions import Sites, SiteVersion, SiteVersions
 from headcount.messages.counts import PartitionCounts, encode_counts
 from headcount.messages.records import AccessRole
 from headcount.messages.times import TICK_S
 from headcount.messaging.site_versions import deployment_sites
+from headcount.services.actors import COMMAND_LINE
 from waiting import until
 
 CLOSED: dict[str, Any] = {"open": False, "smallest_shown": 1}
@@ -119,6 +131,26 @@ async def test_a_second_site_is_added_and_removed_while_a_stream_is_read(tmp_pat
         assert await people(api, "/v1/sites/ul", headers=admin) == 7
         last = await api.http.delete("/v1/sites/ul", headers=admin)
         assert (last.status_code, last.json()["type"]) == (409, "/problems/site-limit")
+
+
+async def test_an_api_starts_with_the_last_counts_of_all_sites(tmp_path: Path) -> None:
+    """Without any worker, an API that starts serves what was published last, of each site."""
+    async with open_api(tmp_path, zones=2, **OPEN) as api:
+        await seeded(api)
+        await api.services.sites.add(COMMAND_LINE, parse_site(north(), "test"))
+
+        async def counted() -> bool:
+            await api.count({"site": (7, 0)})
+            await report(api, 3)
+            return await people(api, NORTH) == 3
+
+        await until(counted)
+        async with serving(api.settings, None, api.nats) as later:
+
+            async def served() -> bool:
+                return (await people(later, NORTH), await people(later, "/v1/sites/ul")) == (3, 7)
+
+            await until(served)
 
 
 async def test_a_version_of_one_site_leaves_the_others_alone(tmp_path: Path) -> None:
