@@ -295,7 +295,9 @@ def compare_events(expected: Expected, events: list[PublishedEvent], keys: dict[
         (e.zone, e.type, e.kind, pseudonym_of(expected.site_id, e.kind, e.device, keys[e.day]), e.t, e.reason)
         for e in expected.oracle.events
     )
-    got: Counter[tuple[object, ...]] = Counter(tuple(e[1:]) for e in events)
+    got: Counter[tuple[object, ...]] = Counter(
+        (e.zone, e.type, e.kind, e.device, e.t, e.reason) for e in events
+    )
     ids = Counter(e.id for e in events)
     missing, unexpected = want - got, got - want
     assert missing == unexpected == Counter(), (
