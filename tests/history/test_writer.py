@@ -84,8 +84,10 @@ async def until_delivered(client: Client) -> None:
     """Wait until the writer has received everything, and has not acknowledged all of it."""
 
     async def is_received() -> bool:
-        info = await client.jetstream().consumer_info(HISTORY_STREAM, CONSUMER)
-        return not info.num_pending and bool(info.num_ack_pending)
+        with suppress(nats.js.errors.NotFoundError):  # the writer has not made it yet
+            info = await client.jetstream().consumer_info(HISTORY_STREAM, CONSUMER)
+            return not info.num_pending and bool(info.num_ack_pending)
+        return False
 
     await until(is_received, "all batches are delivered")
 

@@ -96,14 +96,19 @@ def test_a_person_and_their_data(tmp_path: Path) -> None:
             assert states == {"acknowledged", "refused"}
 
             assert ada.ask("POST", "/v1/me/pause")["status"] == "paused"
-            wait_until(lambda: ada.ask("GET", "/v1/me")["zones"] == [], "it has left")
+            assert ada.ask("GET", "/v1/me")["zones"] == []
+
+            def has_left() -> bool:
+                found = ada.ask("GET", "/v1/me/export")
+                return "removed" in {change["reason"] for change in found["memberships"]}
+
+            wait_until(has_left, "the worker has removed it")
             assert ada.ask("POST", "/v1/me/resume")["status"] == "active"
             wait_until(lambda: LIBRARY in ada.ask("GET", "/v1/me")["zones"], "it is counted again")
 
             found = ada.ask("GET", "/v1/me/export")
             assert found["registry"]["label"] == "Ada"
             assert len(found["log"]["messages"]) >= 2
-            assert "removed" in {change["reason"] for change in found["memberships"]}
             assert [look["actor"] for look in found["looks"]] == ["command line"]
             assert ada.secret not in json.dumps(found)
 
