@@ -107,8 +107,7 @@ async def deployment(data: Path) -> AsyncIterator[_Deployment]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Snapshots are more frequent, and no device has a connection to close."""
-    monkeypatch.setattr(counting, "SNAPSHOT_INTERVAL_S", 0.3)
+    """No device has a connection to close."""
     monkeypatch.setattr(erasure, "DISCONNECT_S", 0.2)
     monkeypatch.setattr(erasure, "RETRY_INTERVAL_S", 0.3)
 

@@ -40,7 +40,6 @@ from headcount.worker.stats import WorkerStats
 _log = logging.getLogger(__name__)
 
 STORE_INTERVAL_S = 1.0
-SNAPSHOT_INTERVAL_S = 5.0
 REPORT_INTERVAL_S = 1.0
 #: Much shorter than SITE_DELAY_S: counting never waits for it.
 SITE_INTERVAL_S = 1.0
@@ -138,17 +137,14 @@ class Worker:
 
     # --- storing -----------------------------------------------------------------------------------
     async def _run_storing(self) -> None:
-        """Store events and history rows every second, snapshots every five."""
-        saved_s = time.monotonic()
+        """Store events and history rows every second, and the states that are due."""
         while True:
             await asyncio.sleep(STORE_INTERVAL_S)
             try:
                 await self._store()
-                if time.monotonic() - saved_s > SNAPSHOT_INTERVAL_S:
-                    saved_s = time.monotonic()
-                    for owned in list(self._owned.values()):
-                        if self.ownership.owns(owned):
-                            await self._save(owned)
+                for owned in list(self._owned.values()):
+                    if self.ownership.owns(owned) and owned.is_save_due:
+                        await self._save(owned)
             except LogError as error:
                 _log.warning("%s; trying again", error)
 
@@ -167,7 +163,7 @@ class Worker:
         partition = owned.partition
         if partition.done_seq == owned.saved_seq or self._was_discarded(owned):
             return
-        seq, state = partition.done_seq, partition.save()
+        seq, sites, state = partition.done_seq, partition.sites, partition.save()
         self._publisher.add_rows(partition.history())
         await self._store()  # more than the state led to may be stored, but not less
         if self._was_discarded(owned):
@@ -184,7 +180,7 @@ class Worker:
             _log.warning("%s; dropping partition %d", error, partition.number)
             await self.ownership.drop(partition.number)
             return
-        owned.saved_seq = seq
+        owned.saved_seq, owned.saved_sites, owned.saved_s = seq, sites, time.monotonic()
 
     # --- publishing --------------------------------------------------------------------------------
     async def _run_retained_counts(self) -> None:

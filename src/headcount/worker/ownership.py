@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 #: Between polls of members and leases; shorter while a partition is to be acquired that another worker still owns.
 POLL_INTERVAL_S = 0.5
 FAST_POLL_INTERVAL_S = 0.1
+#: A state is saved so long after the last one, if there were fixes; without fixes, and after many messages.
+SNAPSHOT_INTERVAL_S, IDLE_SNAPSHOT_INTERVAL_S, SNAPSHOT_MESSAGES = 20.0, 300.0, 20_000
 #: How long a worker that stops may take to release its partitions.
 STOP_S = 0.8
 REMOVE_S = 0.2
@@ -41,9 +43,24 @@ class OwnedPartition:
     lease: Lease
     requests: Subscription  # for the state of its devices
     revision: int  # of its newest snapshot
-    saved_seq: int = -1
+    saved_s: float  # monotonic
+    saved_seq: int
+    saved_sites: frozenset[str] = frozenset()
     published_s: float = -math.inf  # monotonic
     received_s: float = math.inf  # monotonic: when the reader last received a message of it
+
+    @property
+    def is_save_due(self) -> bool:
+        """Whether its state should be saved: that costs more than counting it does."""
+        partition, past_s = self.partition, time.monotonic() - self.saved_s
+        if partition.done_seq == self.saved_seq:
+            return False
+        # no older state of an erased device or a removed site may stay for long
+        if partition.marker_seq > self.saved_seq or partition.sites != self.saved_sites:
+            return True
+        has_fixes = partition.fix_seq > self.saved_seq
+        interval_s = SNAPSHOT_INTERVAL_S if has_fixes else IDLE_SNAPSHOT_INTERVAL_S
+        return past_s > interval_s or partition.done_seq - self.saved_seq > SNAPSHOT_MESSAGES
 
 
 class Ownership:
@@ -185,7 +202,11 @@ class Ownership:
         requests = await self._connection.subscribe(
             DEVICE_STATE_SUBJECT.format(partition=number), partial(_reply_state, partition)
         )
-        self.owned[number] = OwnedPartition(partition, lease, requests, revision)
+        # the partitions are saved one after the other
+        early_s = number / self._partitions * SNAPSHOT_INTERVAL_S
+        self.owned[number] = OwnedPartition(
+            partition, lease, requests, revision, time.monotonic() - early_s, partition.done_seq
+        )
         _log.info("%s counts partition %d (epoch %d) after %d", name, number, lease.epoch, partition.seq)
 
     async def _release(self, owned: OwnedPartition) -> None:

@@ -47,10 +47,13 @@ class Partition:
         self.seq = 0  # everything up to this is read
         self.pending = 0
         self.reached_ns = 0  # the log's clock at the last message that was read
+        self.fix_seq = 0  # the last message that was read and isn't a tick
+        self.marker_seq = 0  # the last marker that was read: a device was erased
         self.parts: dict[str, SitePartition] = {}  # by key of the site
         self._sites = sites
         self._create = create
         self._read: list[RawBatch] = []  # what no part has got yet
+        self._marker = b"fix.%d.forget" % number
 
     def close(self) -> None:
         """Free its state; nothing is to be counted or saved afterwards."""
@@ -72,6 +75,11 @@ class Partition:
         """The state as bytes, with the sequence after which to continue."""
         sites = {key: part.save() for key, part in self.parts.items() if not part.has_ended}
         return msgspec.msgpack.encode(_PartitionState(self.done_seq, sites))
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """The keys of the sites in its state."""
+        return frozenset(key for key, part in self.parts.items() if not part.has_ended)
 
     def restore(self, data: bytes) -> None:
         """Continue where `save` was called.
@@ -107,6 +115,10 @@ class Partition:
         self.pending = batch.pending
         self.seq = int(batch.seq[-1])
         self.reached_ns = int(received_ns[-1])
+        if batch.payloads.count(b"") < len(batch):
+            self.fix_seq = self.seq
+        if self._marker in batch.subjects:
+            self.marker_seq = self.seq
         self._read.append(replace(batch, received_ns=received_ns))
 
     def distribute(self) -> None:
@@ -137,8 +149,7 @@ class Partition:
         parts = list(self.parts.values())
         if len(parts) == 1:
             return [(parts[0], batch)]
-        marker = b"fix.%d.forget" % self.number
-        names = [b"" if subject == marker else subject.split(b".", 3)[2] for subject in batch.subjects]
+        names = [b"" if subject == self._marker else subject.split(b".", 3)[2] for subject in batch.subjects]
         known = {part.site_id.encode() for part in parts}
         found = []
         for place, part in enumerate(parts):
