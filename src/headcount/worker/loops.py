@@ -40,6 +40,8 @@ from headcount.worker.stats import WorkerStats
 _log = logging.getLogger(__name__)
 
 STORE_INTERVAL_S = 1.0
+#: Rows of the history wait longer: each message of them is overwritten on the disk later, one by one.
+ROWS_INTERVAL_S = 5.0
 REPORT_INTERVAL_S = 1.0
 #: Much shorter than SITE_DELAY_S: counting never waits for it.
 SITE_INTERVAL_S = 1.0
@@ -137,20 +139,23 @@ class Worker:
 
     # --- storing -----------------------------------------------------------------------------------
     async def _run_storing(self) -> None:
-        """Store events and history rows every second, and the states that are due."""
+        """Store events every second, history rows less often, and the states that are due."""
+        rows_s = time.monotonic()
         while True:
             await asyncio.sleep(STORE_INTERVAL_S)
             try:
-                await self._store()
+                with_rows = time.monotonic() - rows_s > ROWS_INTERVAL_S
+                rows_s = time.monotonic() if with_rows else rows_s
+                await self._store(with_rows=with_rows)
                 for owned in list(self._owned.values()):
                     if self.ownership.owns(owned) and owned.is_save_due:
                         await self._save(owned)
             except LogError as error:
                 _log.warning("%s; trying again", error)
 
-    async def _store(self) -> None:
+    async def _store(self, *, with_rows: bool = True) -> None:
         async with self._storing:
-            for owned in self._owned.values():
+            for owned in self._owned.values() if with_rows else ():
                 self._publisher.add_rows(owned.partition.history())
             await self._publisher.store()
 
@@ -165,7 +170,7 @@ class Worker:
             return
         seq, sites, state = partition.done_seq, partition.sites, partition.save()
         self._publisher.add_rows(partition.history())
-        await self._store()  # more than the state led to may be stored, but not less
+        await self._store(with_rows=False)  # more than the state led to may be stored, but not less
         if self._was_discarded(owned):
             return
         try:

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 #: Between polls of members and leases; shorter while a partition is to be acquired that another worker still owns.
 POLL_INTERVAL_S = 0.5
 FAST_POLL_INTERVAL_S = 0.1
-#: A state is saved so long after the last one, if there were fixes; without fixes, and after many messages.
+#: The time from one saved state to the next with fixes and without, and the number of messages that shortens it.
 SNAPSHOT_INTERVAL_S, IDLE_SNAPSHOT_INTERVAL_S, SNAPSHOT_MESSAGES = 20.0, 300.0, 20_000
 #: How long a worker that stops may take to release its partitions.
 STOP_S = 0.8
