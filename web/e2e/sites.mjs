@@ -28,7 +28,8 @@ try {
   page.setDefaultTimeout(WAIT_MS);
   await page.goto(server);
   const menu = page.locator("#site");
-  assert.ok((await menu.locator("option").count()) > 1, "the menu has the sites");
+  await menu.locator("option").nth(1).waitFor({ state: "attached" }); // when the page has read the sites
+  await page.locator("#status[data-state=live]").waitFor();
   const first = await page.locator("#site-name").textContent();
   await menu.selectOption(site);
   await page.waitForURL(new RegExp(`site=${site}`));
