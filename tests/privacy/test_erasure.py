@@ -210,3 +210,16 @@ async def test_a_removed_site_is_erased_from_the_history(tmp_path: Path) -> None
     assert stored_fixes(tmp_path, SITE.id)
     assert not stored_fixes(tmp_path, other.id)
     assert not stored_counts(tmp_path, other.id)
+
+
+async def test_a_site_is_erased_while_nothing_is_sent(tmp_path: Path) -> None:
+    """Erasing a site has the workers save their states, which they seldom do without fixes."""
+    async with deployment(tmp_path) as here:
+        device, _ = await here.registry.add(SITE.id, "person")
+        await here.fix(device)
+        await here.until_people(1)
+        connection = Connection(here.client)
+        states = Snapshots(connection)
+        await asyncio.sleep(2)  # the states with the site are saved, and ticks follow
+        assert await erasure.erase_site(connection, SITE.id, time.time() - 1, states) == 1
+        assert await erasure.erase_site(connection, SITE.id, time.time() - 1, states) == 0

@@ -592,3 +592,19 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
         events += partition.work().events
         assert {(e.type, e.reason) for e in events} == {("enter", "moved"), ("exit", "silent")}
         assert {e.device for e in events} == {PSEUDONYMS.on(site.id).of(b"person.a", midnight_s // DAY_S - 1)}
+
+
+def test_a_site_that_is_learned_while_nothing_is_read_needs_no_old_keys() -> None:
+    """The days of a partition are those of its messages, also before a new site has got any of them."""
+    site = SiteVersions([SiteVersion(1, 0, small_site())])
+    sites = Sites([site])
+    partition = OnePartition(0, 1, 1, sites, PSEUDONYMS)
+    now_ns = 1_790_000_000 * 10**9
+    partition.take(raw_batch(0, [b"fix.0.tick"], [b""], [1], [now_ns], 0))
+    partition.work()
+    sites.all = [
+        site,
+        SiteVersions([SiteVersion(1, 0, small_site())], added=2, begins_tick=now_ns // TICK_NS),
+    ]
+    partition.work()
+    assert list(partition.days) == [now_ns // 10**9 // DAY_S]

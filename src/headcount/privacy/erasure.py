@@ -278,20 +278,23 @@ async def erase_site(connection: Connection, site: str, removed_s: float, states
         LogError: a step failed or timed out; call again to continue.
     """
     for partition in range(await partitions_of_log(connection)):
-        seq = await _seq_after(connection, FIX_STREAM.format(partition=partition), removed_s)
+        await _until_stored_after(connection, FIX_STREAM.format(partition=partition), removed_s)
+        # a marker without pseudonyms erases no device, and has the worker save the partition's state soon
+        marker = msgspec.json.encode(ForgetMarker("person", {}))
+        seq = await append(connection, FORGET_SUBJECT.format(partition=partition), marker)
         await _until_counted(states, partition, seq)
     return await _erase_rows(connection, EraseRequest(site=site))
 
 
-async def _seq_after(connection: Connection, stream: str, at_s: float) -> int:
-    """The sequence of a message that was stored after `at_s`; idle partitions get ticks."""
+async def _until_stored_after(connection: Connection, stream: str, at_s: float) -> None:
+    """Wait until a message was stored after `at_s`; idle partitions get ticks."""
     try:
         async with asyncio.timeout(COUNTED_TIMEOUT_S):
             while True:
                 seq = (await stream_info(connection, stream)).state.last_seq
                 message = await get_message(connection, stream, {"seq": seq}) if seq else None
                 if message is not None and message.stored_s > at_s:
-                    return seq
+                    return
                 await asyncio.sleep(POLL_INTERVAL_S)
     except TimeoutError as error:
         raise LogError(f"the stream {stream} has no new message; check that a worker runs") from error

@@ -179,7 +179,7 @@ class Partition:
     def days(self) -> range:
         """The days (their numbers since 1970) on which what waits was received; counting it needs their keys."""
         first_ns = [int(batch.received_ns[0]) for batch in self._read[:1]]
-        first_ns += [part.first_waiting_ns for part in self._live]
+        first_ns += [part.first_waiting_ns for part in self._live if part.waiting_rows]
         return range(min(first_ns, default=self.reached_ns) // DAY_NS, self.reached_ns // DAY_NS + 1)
 
     def device_state(self, request: DeviceStateRequest) -> DeviceState | None:

@@ -182,7 +182,7 @@ class SitePartition:
 
     @property
     def first_waiting_ns(self) -> int:
-        """When the first message was received that is read and not yet counted; otherwise the last one."""
+        """When the first message was received that is read and not yet counted; there is one."""
         first_ns = min((int(batch.received_ns[0]) for batch in self._undecoded), default=self.reached_ns)
         return first_ns if self._waiting is None else min(first_ns, int(self._waiting.received_s[0]) * 10**9)
 
