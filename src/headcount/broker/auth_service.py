@@ -41,6 +41,7 @@ from headcount.devices.bans import BanList
 from headcount.devices.permissions import PROGRAM_USER
 from headcount.errors import DeviceError, LogError
 from headcount.messages.records import ApiToken
+from headcount.messages.times import iso
 from headcount.messages.topics import AUTH_READY_SUBJECT, INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.kv import KvBucket
@@ -262,7 +263,9 @@ class AuthService:
                     for site, end_s in ends_s.items():
                         if self.authenticator.sites.get(site, end_s) > end_s:
                             _log.warning(
-                                "the site %s is removed; its devices are disconnected and refused", site
+                                "the site %s is removed at %s; then its devices are disconnected and refused",
+                                site,
+                                iso(end_s),
                             )
                     self.authenticator.sites, known = ends_s, revision
             except LogError as error:
