@@ -5,6 +5,10 @@
     ├── SiteError              a site file is invalid: source, feature, problem, remedy
     ├── TraceError             a file of recorded fixes is invalid: source, where, problem
     ├── DataFolderError        the data folder can't be used: read-only, full, in use
+    ├── StoreError             the store of the history can't be used: url, problem, remedy
+    │   ├── ObjectExistsError      an object of this name exists already
+    │   ├── ObjectNotFoundError    there is no such object
+    │   └── ReplacedError          another process replaced an object first
     ├── BrokerError            the NATS server can't be run
     │   ├── BrokerVersionError     too old, or not found
     │   └── PortTakenError         another program listens on the port
@@ -106,6 +110,44 @@ class DataFolderError(HeadcountError):
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"data folder {folder}: {problem}. {remedy}")
+
+
+class StoreError(HeadcountError):
+    """The store of the history can't be used."""
+
+    def __init__(self, url: str, problem: str, remedy: str) -> None:
+        """`url` is the place of the store, without credentials."""
+        self.url = url
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"history in {url}: {problem}. {remedy}")
+
+
+class ObjectExistsError(StoreError):
+    """An object of this name exists already."""
+
+    def __init__(self, url: str, name: str) -> None:
+        """State the name."""
+        self.name = name
+        super().__init__(url, f"{name} exists already", "Report this: names are meant to be unique")
+
+
+class ObjectNotFoundError(StoreError):
+    """There is no such object."""
+
+    def __init__(self, url: str, name: str) -> None:
+        """State the name."""
+        self.name = name
+        super().__init__(url, f"{name} is missing", "Restore it from a backup, or run `headcount doctor`")
+
+
+class ReplacedError(StoreError):
+    """Another process replaced an object first."""
+
+    def __init__(self, url: str, name: str) -> None:
+        """State the name."""
+        self.name = name
+        super().__init__(url, f"{name} was replaced by another process", "Read it again")
 
 
 class BrokerError(HeadcountError):

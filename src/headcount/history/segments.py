@@ -148,6 +148,13 @@ def _rename_all(root: Path, written: FlushRecord) -> None:
             sync_folder(part.parent)
 
 
+def parquet(table: pa.Table) -> bytes:
+    """The content of a segment: compact Parquet with checksums of its pages."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True, **_encoding(table))
+    return bytes(sink.getvalue())
+
+
 def write_segment(path: Path, table: pa.Table) -> int:
     """Write a segment and synchronise it to disk; its size in bytes."""
     with path.open("wb") as file:
