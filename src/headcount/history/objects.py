@@ -1,7 +1,7 @@
 """Where the history is stored: named objects in a folder or on S3.
 
 Objects are immutable: `put` refuses a name that exists. The one exception is the manifest, which `replace`
-exchanges only if nobody else did meanwhile (compare-and-set), so writers need no lock service.
+exchanges only if no other process did meanwhile (compare-and-set), so writers need no lock service.
 """
 
 from __future__ import annotations
