@@ -126,28 +126,13 @@ class StoreError(HeadcountError):
 class ObjectExistsError(StoreError):
     """An object of this name exists already."""
 
-    def __init__(self, url: str, name: str) -> None:
-        """State the name."""
-        self.name = name
-        super().__init__(url, f"{name} exists already", "Report this: names are meant to be unique")
-
 
 class ObjectNotFoundError(StoreError):
     """There is no such object."""
 
-    def __init__(self, url: str, name: str) -> None:
-        """State the name."""
-        self.name = name
-        super().__init__(url, f"{name} is missing", "Restore it from a backup, or run `headcount doctor`")
-
 
 class ReplacedError(StoreError):
     """Another process replaced an object first."""
-
-    def __init__(self, url: str, name: str) -> None:
-        """State the name."""
-        self.name = name
-        super().__init__(url, f"{name} was replaced by another process", "Read it again")
 
 
 class BrokerError(HeadcountError):

@@ -21,6 +21,9 @@ from headcount.runtime.private_files import folder_errors, make_private, write_p
 #: Names of objects that are being written, or are not ours; `list_` leaves them out.
 _HIDDEN = (".new", ".lock")
 
+_REPORT = "Report this: names are meant to be unique"
+_RESTORE = "Restore it from a backup, or run `headcount doctor`"
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -94,7 +97,7 @@ class FolderStore:
             try:
                 os.link(new, path)  # fails if it exists, where a rename would overwrite it
             except FileExistsError as error:
-                raise ObjectExistsError(self.url, name) from error
+                raise ObjectExistsError(self.url, f"{name} exists already", _REPORT) from error
             finally:
                 new.unlink()
             _sync(path.parent)
@@ -110,7 +113,7 @@ class FolderStore:
             try:
                 return self._path(name).open("rb")
             except FileNotFoundError as error:
-                raise ObjectNotFoundError(self.url, name) from error
+                raise ObjectNotFoundError(self.url, f"{name} is missing", _RESTORE) from error
 
     def list_(self, prefix: str = "") -> Iterator[StoredObject]:
         """All files, except those that are being written."""
@@ -148,7 +151,7 @@ class FolderStore:
         with folder_errors(self._root), self._locked(path):
             found = self.versioned(name)
             if (None if found is None else found[1]) != version:
-                raise ReplacedError(self.url, name)
+                raise ReplacedError(self.url, f"{name} was replaced by another process", "Read it again")
             write_private(path, data)
             _sync(path.parent)
 
