@@ -41,6 +41,7 @@
     │   └── UnknownSiteError       there is no such site, or several without a choice
     ├── SnapshotError          a snapshot can't be used
     │   └── SnapshotConflictError  another worker saved a newer snapshot
+    ├── ExportError            fixes can't be exported or imported like this: problem, remedy
     ├── QueryError             a history query is invalid: parameter, problem
     ├── TooManyQueriesError    the maximum number of concurrent history queries is reached
     └── NoAnswerError          a counting worker does not answer
@@ -357,6 +358,16 @@ class SnapshotError(HeadcountError):
         self.name = name
         self.problem = problem
         super().__init__(f"snapshot {name}: {problem}")
+
+
+class ExportError(HeadcountError):
+    """Fixes can't be exported or imported like this."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        """Name the problem, with its value, and what to do."""
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem}. {remedy}")
 
 
 class QueryError(HeadcountError):

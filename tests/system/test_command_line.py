@@ -62,6 +62,18 @@ def test_a_command_finds_the_deployment_by_its_data_folder(name: str, up: Up, de
     assert run.returncode == 0, run.stderr
 
 
+def test_an_export_is_in_the_audit_log(up: Up) -> None:
+    """An export from a running deployment is recorded with its reason and its selection."""
+    selection = ["--zone", "site", "--kind", "person", "--from", "2026-11-24T13:00Z"]
+    run = headcount("export", "--reason", "bus study", *selection, "-o", "fixes.csv", cwd=up.folder)
+    assert run.returncode == 0, run.stderr
+    assert "Warning" not in run.stderr
+    assert (up.folder / "fixes.csv").read_text().startswith("t,device,kind,")
+    listed = headcount("audit", "list", "--action", "history.export", "--json", cwd=up.folder)
+    for expected in ('"bus study"', '"ul"', '"csv"', '"person"', '"2026-11-24T13:00:00.000Z"'):
+        assert expected in listed.stdout, listed.stdout + listed.stderr
+
+
 def test_a_link_uses_the_configured_address(up: Up, device: str) -> None:
     """`device link` takes `public_url` from the configuration file or the variable."""
     run = headcount("device", "link", device, cwd=up.folder)

@@ -32,6 +32,10 @@ _COMMANDS = {
         "doctor": Entry("doctor:doctor", "Check a data folder for damage."),
         "retention": Entry("retention:retention", "Report the age of stored data."),
     },
+    "Analyse the history": {
+        "export": Entry("export:export", "Write stored fixes to a file for other programs."),
+        "history": Entry("export:history", "List the files of the stored history."),
+    },
     "Send or replay movement": {
         "simulate": Entry("simulate:simulate", "Publish a simulated campus day over MQTT."),
         "publish": Entry("simulate:publish", "Publish a recording over MQTT as if it happened now."),

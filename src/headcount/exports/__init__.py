@@ -1,0 +1,1 @@
+"""Exports of the stored history in formats of other programs."""
