@@ -29,6 +29,7 @@ class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
     t_from_s: float = 0.0  # fixes: the same of event time
     t_to_s: float = 0.0
     box: Box | None = None  # fixes: of the positions
+    sources: str = ""  # derived data sets: a digest of the segments that it was derived from
 
     @property
     def dataset(self) -> str:

@@ -12,7 +12,13 @@ from headcount.history.manifest import Manifest
 from headcount.history.objects import ObjectStore
 
 #: The column by which the rows of a data set are cut into hours, and its unit in a second.
-CLOCKS = {"fixes": ("received", 1e3), "counts": ("at", 1e3)}
+CLOCKS = {
+    "fixes": ("received", 1e3),
+    "counts": ("at", 1e3),
+    "events": ("t", 1e6),
+    "minutes": ("at", 1e3),
+    "flows": ("at", 1e3),
+}
 
 
 def scan(

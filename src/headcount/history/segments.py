@@ -46,6 +46,8 @@ CELL_DEG_E7 = 10_000
 ROW_GROUP_ROWS = 16_384
 #: Positions are stored with 7 decimals (11 mm), as receivers report them, and are read back exactly.
 LAT_TYPE, LON_TYPE = pa.decimal32(9, 7), pa.decimal64(10, 7)
+#: Columns with few different values.
+_NAMES = {"site", "partition", "device", "kind", "acc", "verdict", "partitions", "partitions_total"}
 
 
 class Segments:
@@ -257,23 +259,17 @@ def counts_table(rows: CountRows) -> pa.Table:
 
 def _encoding(table: pa.Table) -> dict[str, object]:
     """Small differences between neighbours for numbers, dictionaries for names, zstd over both."""
-    small = {
-        "site",
-        "partition",
-        "device",
-        "kind",
-        "acc",
-        "verdict",
-        "zone",
-        "partitions",
-        "partitions_total",
+    numbers = {
+        field.name
+        for field in table.schema
+        if field.name not in _NAMES and not pa.types.is_string(field.type)
     }
     return {
         "compression": "zstd",
         "row_group_size": ROW_GROUP_ROWS,
         "store_decimal_as_integer": True,
-        "use_dictionary": [name for name in table.column_names if name in small],
-        "column_encoding": {name: "DELTA_BINARY_PACKED" for name in table.column_names if name not in small},
+        "use_dictionary": [name for name in table.column_names if name not in numbers and name != "id"],
+        "column_encoding": dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
     }
 
 
