@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headcount.history.buffer import HistoryBuffer
+from headcount.history.catalog import Catalog
+from headcount.history.manifest import Segment
+from headcount.history.objects import FolderStore
+from headcount.history.reader import HistoryView, SegmentReader
 from headcount.history.segments import opened
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
@@ -119,6 +124,44 @@ def write(data: Path, *batches: HistoryBatch, now_s: float = T0) -> None:
         flush = pending.take(now_s)
         if flush is not None:
             segments.commit(flush)
+    register(data)
+
+
+def register(data: Path) -> None:
+    """Name all segments in the manifest."""
+    catalog = Catalog(FolderStore(data / "history"))
+    known = {each.name for each in catalog.manifest().segments}
+    for path in (path for dataset in ("fixes", "counts") for path in segment_files(data, dataset)):
+        name = path.relative_to(data / "history").as_posix()
+        if name not in known:
+            segment = _segment(path, name)
+            catalog.commit(lambda before, segment=segment: before.with_segments(segment))  # type: ignore[misc]
+
+
+def reading(data: Path) -> HistoryView:
+    """The history of a data folder, always through the same reader."""
+    return _reader(data).view()
+
+
+@cache
+def _reader(data: Path) -> SegmentReader:
+    return SegmentReader(FolderStore(data / "history"))
+
+
+def _segment(path: Path, name: str) -> Segment:
+    table = pq.ParquetFile(path).read()
+
+    def span(column: str, per_s: float) -> tuple[float, float]:
+        ticks = table[column].cast(pa.int64()).to_numpy()
+        return float(ticks.min() / per_s), float(ticks.max() / per_s)
+
+    sites = tuple(sorted(set(table["site"].to_pylist())))
+    if "at" in table.column_names:
+        return Segment(name, len(table), path.stat().st_size, "", *span("at", 1e3), sites)
+    lat, lon = (np.array(table[column].to_pylist(), float) for column in ("lat", "lon"))
+    box = (float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))
+    times = (*span("received", 1e3), sites, *span("t", 1e6))
+    return Segment(name, len(table), path.stat().st_size, "", *times, box)
 
 
 def segment_files(data: Path, kind: str) -> list[Path]:

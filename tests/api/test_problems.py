@@ -16,6 +16,8 @@ from headcount.api.parameters import moment
 from headcount.api.problem_handlers import problem_of
 from headcount.api.schemas import problems
 from headcount.errors import DataFolderError, QueryError, TooManyQueriesError
+from headcount.history.objects import FolderStore
+from headcount.history.reader import SegmentReader
 from headcount.messages.times import iso
 from headcount.services.history import HistoryQueries
 
@@ -42,7 +44,7 @@ BAD_PARAMETERS = [
     (HISTORY, {"from": "0", "to": "4000000000", "step": "10"}),
     *[
         (FIXES, {"bbox": bad})
-        for bad in ("1,2,3", "nan,1,2,3", "-8.5,52,-8.6,53", "0,99,1,100", SQL, "", ",,,")
+        for bad in ("1,2,3", "nan,1,2,3", "-8.5,53,-8.6,52", "0,99,1,100", SQL, "", ",,,")
     ],
     *[(FIXES, {"near": bad}) for bad in ("1,2", "1,2,-3", "1,2,inf", "91,0,5", "1,2,3,4")],
     *[
@@ -153,24 +155,24 @@ def test_every_type_is_explained(tmp_path: Path) -> None:
         }
 
 
-async def test_too_many_queries() -> None:
+async def test_too_many_queries(tmp_path: Path) -> None:
     """While as many queries run as are allowed, a further one is refused, and later ones pass again."""
-    few = HistoryQueries(1)
+    few = HistoryQueries(1, SegmentReader(FolderStore(tmp_path)))
     loop, gate = asyncio.get_running_loop(), asyncio.Event()
 
-    def slow() -> int:
+    def slow(_: object) -> int:
         asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=60)
         return 1
 
     first = asyncio.create_task(few.run(slow))
     await asyncio.sleep(0)
     with pytest.raises(TooManyQueriesError) as refused:
-        await few.run(lambda: 2)
+        await few.run(lambda _: 2)
     assert problem_of(refused.value).kind is problems.TOO_MANY_QUERIES
     gate.set()
     assert await first == 1
     await asyncio.sleep(0)
-    assert await few.run(lambda: 3) == 3
+    assert await few.run(lambda _: 3) == 3
     few.close()
 
 

@@ -13,7 +13,7 @@ from headcount.api.live_sites import ServedSite
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas.problems import NO_COUNTS, NOT_RECORDED, ProblemError, invalid
 from headcount.api.state import ApiState
-from headcount.history import queries
+from headcount.history.count_queries import counts_at as stored_counts_at
 from headcount.messages.times import iso
 
 #: A moment at most this far ahead counts as now: clocks differ.
@@ -87,7 +87,7 @@ async def _public_counts(state: ApiState, feed: PublicCounts, at: float | None, 
     snapshot, requested_s = feed.snapshot, now_s if at is None else at
     # after a start, earlier counts are in the history only
     if snapshot is None or requested_s < snapshot.total.at:
-        snapshot = await state.history.run(lambda: feed.at(state.settings.data, requested_s))
+        snapshot = await state.history.run(lambda view: feed.at(view, requested_s))
     if snapshot is not None:
         return counts_body(feed.site.id, snapshot, requested_s)
     if at is None:
@@ -113,7 +113,7 @@ async def _exact_counts(state: ApiState, site: ServedSite, at: float | None, now
 
 
 async def _stored_counts(state: ApiState, site: ServedSite, at: float) -> CountsBody:
-    found = await state.history.run(lambda: queries.counts_at(state.settings.data, at, site=site.id))
+    found = await state.history.run(lambda view: stored_counts_at(view, at, site=site.id))
     if found is None:
         raise _not_recorded(at)
     at_s, zones = found

@@ -10,8 +10,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -24,9 +23,9 @@ from headcount.counting.fix_columns import I4
 from headcount.counting.site import Zone
 from headcount.counting.site_versions import SiteVersion, SiteVersions
 from headcount.counting.totals import Total
-from headcount.history import hours, queries
+from headcount.history.count_queries import counts_on_grid
+from headcount.history.reader import HistoryView
 from headcount.history.retention import KEEP_S
-from headcount.history.segment_files import all_segments
 from headcount.messages.counts import PublicKindCount
 from headcount.messages.times import tick_s
 from headcount.messages.topics import KINDS
@@ -87,14 +86,14 @@ class PublicCounts(CountsFeed):
         values = self._publish(at_s, total.values[:, :, 0])
         self._set_snapshot(self._snapshot(at_s, values, self._number))
 
-    def at(self, data: Path, moment_s: float) -> CountsSnapshot | None:
+    def at(self, view: HistoryView, moment_s: float) -> CountsSnapshot | None:
         """Return the newest public counts at or before a moment, from memory or the history; may block.
 
         Returns:
             None if nothing is recorded within the day before.
 
         Raises:
-            DataFolderError: a segment cannot be read.
+            DataFolderError, StoreError: the history cannot be read.
         """
         newest_s = grid_before(moment_s)
         for first_s in self._steps_back(newest_s):
@@ -102,7 +101,7 @@ class PublicCounts(CountsFeed):
             known = self._remembered(_steps(first_s, last_s, GRID_S))
             if known and max(known) == last_s:
                 return self._snapshot(last_s, known[last_s], 0)
-            recorded = self._recorded(data, first_s, last_s, GRID_S)
+            recorded = self._recorded(view, first_s, last_s, GRID_S)
             if known or recorded:
                 at_s = max((*known, *recorded))
                 values = known[at_s] if at_s in known else self._publish(at_s, recorded[at_s])
@@ -110,19 +109,19 @@ class PublicCounts(CountsFeed):
         return None
 
     def history(
-        self, data: Path, zone: str, span_s: tuple[float, float], step_s: float
+        self, view: HistoryView, zone: str, span_s: tuple[float, float], step_s: float
     ) -> list[tuple[float, dict[str, object]]]:
         """Return a zone's instants and public counts at the multiples of `step_s`, oldest first; may block.
 
         Raises:
-            DataFolderError: a segment cannot be read.
+            DataFolderError, StoreError: the history cannot be read.
         """
         smallest = self._smallest
         rows: dict[float, dict[str, object]] = {}
         first_s, end_s = math.ceil(span_s[0] / step_s) * step_s, span_s[1]
         while first_s <= end_s:
             last_s = min(first_s + self._span_s() * (step_s / GRID_S) - step_s, end_s)
-            for at_s, values in self._between(data, first_s, last_s, step_s).items():
+            for at_s, values in self._between(view, first_s, last_s, step_s).items():
                 index = self._zone_ids(at_s).get(zone)
                 if index is None:  # another version of the site was in effect
                     continue
@@ -150,13 +149,13 @@ class PublicCounts(CountsFeed):
             first_s = max(0.0, first_s - span_s)
             yield first_s
 
-    def _between(self, data: Path, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
+    def _between(self, view: HistoryView, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
         """Return the public counts at the multiples of `step_s` in a span, from memory and the history."""
         wanted = _steps(from_s, to_s, step_s)
         known = self._remembered(wanted)
         missing = [at_s for at_s in wanted if at_s not in known]
         if missing:
-            for at_s, counts in self._recorded(data, missing[0], missing[-1], step_s).items():
+            for at_s, counts in self._recorded(view, missing[0], missing[-1], step_s).items():
                 if at_s not in known:
                     known[at_s] = self._publish(at_s, counts)
         return known
@@ -165,9 +164,9 @@ class PublicCounts(CountsFeed):
         with self._lock:
             return {at_s: self._values[at_s] for at_s in instants if at_s in self._values}
 
-    def _recorded(self, data: Path, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
+    def _recorded(self, view: HistoryView, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
         """Return exact counts [Z, 2] from the history."""
-        found = queries.counts_on_grid(data, from_s, to_s, step_s, site=self.sites.site_id)
+        found = counts_on_grid(view, from_s, to_s, step_s, site=self.sites.site_id)
         return {
             at_s: np.array([zones[zone] for zone in self._zone_ids(at_s)], np.int32)
             for at_s, zones in found.items()
@@ -203,13 +202,18 @@ def _steps(from_s: float, to_s: float, step_s: float) -> list[float]:
     return [step_s * n for n in range(math.ceil(from_s / step_s), math.floor(to_s / step_s) + 1)]
 
 
-def public_counts(settings: ApiSettings, sites: SiteVersions) -> PublicCounts | None:
-    """Return the public counts of a site; None where the public sees exact ones."""
+def public_counts(
+    settings: ApiSettings, sites: SiteVersions, has_counts: Callable[[], bool]
+) -> PublicCounts | None:
+    """Return the public counts of a site; None where the public sees exact ones.
+
+    `has_counts` returns whether the history has counts.
+    """
     if settings.smallest_shown <= 1:
         return None
     key = disclosure_key(settings.secret.encode())
     not_begun = tick_s(sites.begins_tick) > time.time()
-    first_start = not_begun or not all_segments(hours.folder(settings.data), "counts")
+    first_start = not_begun or not has_counts()
     return PublicCounts(sites, settings.partitions, settings.smallest_shown, key, first_start=first_start)
 
 

@@ -17,6 +17,9 @@ from headcount.api.rate_limits import ApiRateLimits
 from headcount.api.schemas.problems import NO_LOGIN, UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
 from headcount.api.stream_slots import StreamSlots
 from headcount.devices.registry_cache import RegistryCache
+from headcount.history.hours import folder
+from headcount.history.objects import FolderStore
+from headcount.history.reader import SegmentReader
 from headcount.messaging.connection import Connection
 from headcount.messaging.site_versions import SiteFollower
 from headcount.services.container import Services
@@ -37,10 +40,14 @@ class ApiState:
         self.settings = settings
         connection = Connection()
         self.sites = SiteFollower(connection, settings.site, settings.speed)
-        self.live = LiveSites(self.sites, settings.partitions, lambda site: public_counts(settings, site))
+        self.history = HistoryQueries(settings.max_queries, SegmentReader(FolderStore(folder(settings.data))))
+        self.live = LiveSites(
+            self.sites,
+            settings.partitions,
+            lambda site: public_counts(settings, site, self.history.has_counts),
+        )
         self.metrics = Metrics(self.live)
         self.core = CoreConnection(settings, connection, self.sites, self.live, self.metrics.take)
-        self.history = HistoryQueries(settings.max_queries)
         self.registry_cache = RegistryCache()
         self.limits = ApiRateLimits(settings.requests_per_s)
         self._oidc_client: OidcClient | None = None
@@ -54,13 +61,12 @@ class ApiState:
         self.positions = PositionService(
             self.services,
             self.history,
-            data=settings.data,
             partitions=settings.partitions,
             # also where everything is open, a cell never shows a single device
             min_cell=settings.smallest_shown if settings.smallest_shown > 1 else SMALLEST_SHOWN,
         )
         self.personal = PersonalDataService(
-            self.services, self.traces, self.history, data=settings.data, partitions=settings.partitions
+            self.services, self.traces, self.history, partitions=settings.partitions
         )
 
     def oidc_client(self) -> OidcClient:

@@ -1,96 +1,87 @@
-"""Areas of queries: a box for the segments' statistics, then the exact shape.
-
-The box is a condition that DuckDB can push into the files; the shape is a function over columns
-of positions that DuckDB calls for what is left.
-"""
+"""Areas of queries: boxes for the statistics of segments, then the exact shape over columns of positions. Pure."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from headcount.counting.fix_columns import B1, F8
+from headcount.counting.fix_columns import B1, F8, I8
 from headcount.counting.site import EARTH_RADIUS_M
 from headcount.errors import QueryError
+from headcount.history.fix_rows import STEPS_PER_DEG
+from headcount.history.manifest import Box
 
 MAX_VERTICES = 10_000
-#: Stored positions are multiples of this part of a degree.
-STEPS_PER_DEG = 10_000_000
 
-Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 Inside = Callable[[F8, F8], B1]  # lat_deg, lon_deg, of equal length
 #: The same for squares: latitude and longitude of their middles, and half their side.
 Overlaps = Callable[[F8, F8, float], B1]
 #: Squares that only touch an area do not overlap it.
 _TOUCH_DEG = 1e-9
+_EARTH: Box = (-180.0, -90.0, 180.0, 90.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Positions in `box` for which `inside` holds; None means everywhere."""
+    """Positions in one of the boxes for which `inside` holds, edges included; or all others."""
 
-    box: Box | None
-    inside: Inside | None
-    overlaps: Overlaps | None = None  # None: that of the box
+    boxes: tuple[Box, ...] = (_EARTH,)  # two where the area crosses the 180th meridian
+    inside: Inside | None = None  # None: the boxes are the area
+    overlaps: Overlaps | None = None  # None: that of the boxes
+    is_disjoint: bool = False
 
     def of_cells(self, size_deg: float) -> Area:
         """The middles of the squares of this size that overlap the area."""
-        if self.box is None:
-            return self
         overlaps, half = self.overlaps, size_deg / 2 - _TOUCH_DEG
-        west, south, east, north = self.box
-        box = (
-            max(west - half, -180.0),
-            max(south - half, -90.0),
-            min(east + half, 180.0),
-            min(north + half, 90.0),
+        boxes = tuple(
+            (west - half, south - half, east + half, north + half) for west, south, east, north in self.boxes
         )
-        return Area(
-            box, None if overlaps is None else lambda lat_deg, lon_deg: overlaps(lat_deg, lon_deg, half)
-        )
+        if overlaps is None:
+            return Area(boxes)
+        return Area(boxes, lambda lat_deg, lon_deg: overlaps(lat_deg, lon_deg, half))
 
-    @property
-    def condition(self) -> str:
-        """The area as an SQL condition over `lat` and `lon`, with the placeholders of `values`."""
-        if self.box is None:
-            return "true"
-        text = (
-            "lat BETWEEN $south::DECIMAL(9, 7) AND $north::DECIMAL(9, 7) "
-            "AND lon BETWEEN $west::DECIMAL(10, 7) AND $east::DECIMAL(10, 7)"
-        )
-        return text if self.inside is None else f"{text} AND inside(lat::DOUBLE, lon::DOUBLE)"
+    def ranges(self) -> list[dict[str, tuple[int, int]]]:
+        """Bounds of the stored positions, slightly too wide; one of them holds for each position."""
+        boxes = (_EARTH,) if self.is_disjoint else self.boxes
+        return [
+            {"lat": _steps(south, north), "lon": _steps(west, east)} for west, south, east, north in boxes
+        ]
 
-    @property
-    def values(self) -> dict[str, Decimal]:
-        """The box as stored positions: exact, not nearly so."""
-        if self.box is None:
-            return {}
-        west, south, east, north = self.box
-        return {"west": _up(west), "south": _up(south), "east": _down(east), "north": _down(north)}
+    def touches(self, box: Box | None) -> bool:
+        """Whether positions in a box, None is unknown, may be in the area."""
+        if box is None or self.is_disjoint:
+            return True
+        west, south, east, north = box
+        return any(w <= east and e >= west and s <= north and n >= south for w, s, e, n in self.boxes)
 
-    def register(self, connection: Any) -> None:
-        """Make the shape known to a DuckDB connection."""
-        import pyarrow as pa  # noqa: PLC0415  # only processes that run a query pay for it
+    def holds(self, lat: I8, lon: I8) -> B1:
+        """Which of the stored positions are in the area."""
+        lat_deg, lon_deg = lat / STEPS_PER_DEG, lon / STEPS_PER_DEG
+        found: B1 = np.zeros(len(lat), np.bool_)
+        for west, south, east, north in self.boxes:
+            found |= (lat_deg >= south) & (lat_deg <= north) & (lon_deg >= west) & (lon_deg <= east)
+        if self.inside is not None:
+            which = np.flatnonzero(found)
+            found[which] = self.inside(lat_deg[which], lon_deg[which])
+        return ~found if self.is_disjoint else found
 
-        inside = self.inside
-        if inside is None:
-            return
+    def boxes_only(self) -> Area:
+        """The boxes of the area, or everywhere."""
+        return EVERYWHERE if self.is_disjoint else Area(self.boxes)
 
-        def columns(lat: Any, lon: Any) -> Any:  # DuckDB evaluates annotations
-            return pa.array(inside(lat.to_numpy(), lon.to_numpy()))
+    def outside(self) -> Area:
+        """All other positions."""
+        return replace(self, is_disjoint=not self.is_disjoint)
 
-        connection.create_function("inside", columns, ["DOUBLE", "DOUBLE"], "BOOLEAN", type="arrow")
 
-
-EVERYWHERE = Area(None, None)
+EVERYWHERE = Area()
 
 
 def area_of(
@@ -99,7 +90,7 @@ def area_of(
     """The area of a query; without arguments, `EVERYWHERE`.
 
     Args:
-        bbox: west, south, east, north in degrees (the order of RFC 7946).
+        bbox: west, south, east, north in degrees, as in RFC 7946: over the 180th meridian, east < west.
         within: a Polygon or MultiPolygon in lon and lat: GeoJSON geometry or shapely.
         near: lat, lon in degrees and radius in metres, on the sphere.
 
@@ -121,9 +112,14 @@ def _box(bbox: Sequence[float]) -> Area:
     west, south, east, north = bbox
     if not (-90 <= south <= north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
         raise QueryError("bbox", f"{bbox} is not west, south, east, north in degrees")
-    if west > east:
-        raise QueryError("bbox", "west lies east of east; areas over the 180th meridian are not supported")
-    return Area((west, south, east, north), None)
+    return Area(_split(west, south, east, north))
+
+
+def _split(west: float, south: float, east: float, north: float) -> tuple[Box, ...]:
+    """A box, cut at the 180th meridian where it crosses it (RFC 7946, section 5.2)."""
+    if west <= east:
+        return ((west, south, east, north),)
+    return (west, south, 180.0, north), (-180.0, south, east, north)
 
 
 def _polygon(within: Any) -> Area:
@@ -146,7 +142,7 @@ def _polygon(within: Any) -> Area:
         cells = shapely.box(lon_deg - half, lat_deg - half, lon_deg + half, lat_deg + half)
         return np.asarray(shapely.intersects(shape, cells))
 
-    return Area((west, south, east, north), inside, overlaps)
+    return Area(((west, south, east, north),), inside, overlaps)
 
 
 def _from_geojson(value: Any) -> BaseGeometry:
@@ -168,6 +164,7 @@ def _circle(lat_deg: float, lon_deg: float, radius_m: float) -> Area:
         return distance_m(lat, lon, lat_deg, lon_deg) <= radius_m
 
     def overlaps(lat: F8, lon: F8, half: float) -> B1:
+        lon = lon + 360 * np.rint((lon_deg - lon) / 360)  # the nearer way round
         return inside(np.clip(lat_deg, lat - half, lat + half), np.clip(lon_deg, lon - half, lon + half))
 
     return Area(_around(lat_deg, lon_deg, radius_m), inside, overlaps)
@@ -183,26 +180,19 @@ def distance_m(lat_deg: F8, lon_deg: F8, lat0_deg: float, lon0_deg: float) -> F8
     return np.asarray(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(h, 1.0))))
 
 
-def _around(lat_deg: float, lon_deg: float, radius_m: float) -> Box:
-    """The box of a circle; all longitudes where it holds a pole or crosses the 180th meridian."""
+def _around(lat_deg: float, lon_deg: float, radius_m: float) -> tuple[Box, ...]:
+    """The boxes of a circle; all longitudes where it holds a pole."""
     angle = radius_m / EARTH_RADIUS_M * (1 + 1e-9)
     south, north = lat_deg - math.degrees(angle), lat_deg + math.degrees(angle)
-    everywhere = (-180.0, max(south, -90.0), 180.0, min(north, 90.0))
-    if south <= -90 or north >= 90:
-        return everywhere
-    width = math.degrees(math.asin(min(1.0, math.sin(angle) / math.cos(math.radians(lat_deg))))) + 1e-9
-    if lon_deg - width < -180 or lon_deg + width > 180:
-        return everywhere
-    return lon_deg - width, south, lon_deg + width, north
+    width = 180.0
+    if south > -90 and north < 90:
+        width = math.degrees(math.asin(min(1.0, math.sin(angle) / math.cos(math.radians(lat_deg))))) + 1e-9
+    south, north = max(south, -90.0), min(north, 90.0)
+    if width >= 180:
+        return ((-180.0, south, 180.0, north),)
+    west, east = lon_deg - width, lon_deg + width
+    return _split(west + 360 if west < -180 else west, south, east - 360 if east > 180 else east, north)
 
 
-def _up(degrees: float) -> Decimal:
-    """The first stored position at or above `degrees`, so that the box is exact."""
-    steps = math.floor(degrees * STEPS_PER_DEG) - 1
-    while steps / STEPS_PER_DEG < degrees:
-        steps += 1
-    return Decimal(steps) / STEPS_PER_DEG
-
-
-def _down(degrees: float) -> Decimal:
-    return -_up(-degrees)
+def _steps(low_deg: float, high_deg: float) -> tuple[int, int]:
+    return math.floor(low_deg * STEPS_PER_DEG) - 1, math.ceil(high_deg * STEPS_PER_DEG) + 1

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from headcount.errors import TooManyQueriesError
+from headcount.history.reader import HistoryView, SegmentReader
 
 T = TypeVar("T")
 
@@ -15,30 +16,38 @@ T = TypeVar("T")
 class HistoryQueries:
     """Run at most `limit` queries at the same time; further ones are rejected, not queued."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, reader: SegmentReader) -> None:
         """Create threads for `limit` queries."""
+        self.reader = reader
         self._limit = limit
         self._running = 0
         self._threads = ThreadPoolExecutor(limit, "history query")
 
-    async def run(self, query: Callable[[], T]) -> T:
+    async def run(self, query: Callable[[HistoryView], T]) -> T:
         """Return the result of a blocking query.
 
         Raises:
             TooManyQueriesError: `limit` queries are running.
             QueryError: the query is not valid.
-            DataFolderError: a segment cannot be read.
+            DataFolderError, StoreError: the history cannot be read.
         """
         if self._running >= self._limit:
             raise TooManyQueriesError(self._limit)
         self._running += 1
-        future = asyncio.get_running_loop().run_in_executor(self._threads, query)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, query)
         future.add_done_callback(self._done)  # also if no caller awaits the result any more
         return await asyncio.shield(future)
+
+    def has_counts(self) -> bool:
+        """Return whether counts are stored."""
+        return any(each.dataset == "counts" for each in self.reader.view().manifest.segments)
 
     def close(self) -> None:
         """Cancel waiting queries; running ones are abandoned."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, query: Callable[[HistoryView], T]) -> T:
+        return query(self.reader.view())
 
     def _done(self, _: object) -> None:
         self._running -= 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ import msgspec
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.trace import MAX_LIMIT
 from headcount.history import queries
+from headcount.history.reader import HistoryView
 from headcount.messages.records import Device, LastSeen
 from headcount.messages.times import iso
 from headcount.messages.topics import partition_of
@@ -39,17 +39,15 @@ class PersonalDataService:
         traces: TraceService,
         history: HistoryQueries,
         *,
-        data: Path,
         partitions: int,
     ) -> None:
-        """Read the log over the connection of `services`, the history from a data folder."""
+        """Read the log over the connection of `services`, and the history."""
         self._client = services.client
         self._registry = services.registry
         self._commands = services.command_store
         self._audit = services.audit
         self._traces = traces
         self._history = history
-        self._data = data
         self._partitions = partitions
 
     async def overview(self, device: Device) -> dict[str, Any]:
@@ -78,7 +76,7 @@ class PersonalDataService:
         """
         pseudonyms = await self._pseudonyms(device)
         trace = await self._traces.own(device, limit=MAX_LIMIT)
-        history = await self._history.run(lambda: self._stored_fixes(device, list(pseudonyms.values())))
+        history = await self._history.run(lambda view: _stored_fixes(view, device, list(pseudonyms.values())))
         log_since_s, log = await self._messages(device)
         found = {
             "exported": iso(time.time()),
@@ -138,19 +136,6 @@ class PersonalDataService:
     async def _seen(self, device: Device) -> LastSeen | None:
         return (await self._registry.seen()).get(device.id)
 
-    def _stored_fixes(self, device: Device, pseudonyms: list[str]) -> list[dict[str, Any]]:
-        stored = queries.fixes(
-            self._data,
-            site=device.site,
-            devices=pseudonyms,
-            kinds=[device.kind],
-            limit=queries.MAX_ROWS,
-        )
-        return [
-            {"t": iso(fix.t), "lat": fix.lat, "lon": fix.lon, "acc": fix.acc or None, "verdict": fix.verdict}
-            for fix in stored
-        ]
-
     async def _messages(self, device: Device) -> tuple[float, list[dict[str, Any]]]:
         """Return the device's messages of the log's last hour, and since when they are complete."""
         partition = partition_of(device.site, device.id, self._partitions)
@@ -170,6 +155,20 @@ class PersonalDataService:
             if subject.startswith(own)
         ]
         return since_s, messages
+
+
+def _stored_fixes(view: HistoryView, device: Device, pseudonyms: list[str]) -> list[dict[str, Any]]:
+    stored = queries.fixes(
+        view,
+        site=device.site,
+        devices=pseudonyms,
+        kinds=[device.kind],
+        limit=queries.MAX_ROWS,
+    )
+    return [
+        {"t": iso(fix.t), "lat": fix.lat, "lon": fix.lon, "acc": fix.acc or None, "verdict": fix.verdict}
+        for fix in stored
+    ]
 
 
 def _registered(device: Device) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from headcount.access.audit_log import AuditValue
@@ -16,6 +15,7 @@ from headcount.errors import UnknownDeviceError
 from headcount.history import queries
 from headcount.history.queries import SLOT_S, CellCount, StoredFix
 from headcount.history.query_areas import area_of
+from headcount.history.reader import HistoryView
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind, partition_of
 from headcount.services.audit import Detail
@@ -62,13 +62,12 @@ class PositionService:
     """Read positions; every read of exact ones is recorded before it is returned."""
 
     def __init__(
-        self, services: Services, history: HistoryQueries, *, data: Path, partitions: int, min_cell: int
+        self, services: Services, history: HistoryQueries, *, partitions: int, min_cell: int
     ) -> None:
-        """Read the history in a data folder; cells with fewer than `min_cell` devices are left out."""
+        """Read the history; cells with fewer than `min_cell` devices are left out."""
         self._client = services.client
         self._audit = services.audit
         self._history = history
-        self._data = data
         self._partitions = partitions
         self._min_cell = min_cell
 
@@ -85,8 +84,8 @@ class PositionService:
             {"at_s": query.at_s} if query.at_s is not None else {"from_s": query.from_s, "to_s": query.to_s}
         )
 
-        def read() -> tuple[int, T]:
-            found = queries.fixes(self._data, **query.filters(), **span)
+        def read(view: HistoryView) -> tuple[int, T]:
+            found = queries.fixes(view, **query.filters(), **span)
             return min(len(found), query.limit), render(found)
 
         rows, rendered = await self._history.run(read)
@@ -102,8 +101,8 @@ class PositionService:
         """
         from_s, to_s = _whole_slots(query)
         return await self._history.run(
-            lambda: render(
-                queries.cells(self._data, **query.filters(), k=self._min_cell, from_s=from_s, to_s=to_s)
+            lambda view: render(
+                queries.cells(view, **query.filters(), k=self._min_cell, from_s=from_s, to_s=to_s)
             )
         )
 

@@ -25,7 +25,8 @@ from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, invalid
 from headcount.api.state import ApiState, State, known_zone, known_zone_of_any_version
 from headcount.api.stream_reader import zone_indices
 from headcount.counting.disclosure import GRID_S
-from headcount.history import queries
+from headcount.history.count_queries import zones_history
+from headcount.history.reader import HistoryView
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS
 
@@ -170,21 +171,21 @@ async def _history(
     if (to_s - from_s) / step * len(zones) > MAX_ROWS:
         problem = f"gives more than {MAX_ROWS} rows; choose a longer step, a shorter span or fewer zones"
         raise invalid("step", problem)
-    data, feed = state.settings.data, feed_for(state, site, caller)
+    feed = feed_for(state, site, caller)
     if isinstance(feed, PublicCounts) and step % GRID_S:
         raise invalid("step", f"without the scope counts:exact, use a multiple of {GRID_S:g} s")
 
-    def read() -> T:
+    def read(view: HistoryView) -> T:
         rows: dict[str, list[dict[str, Any]]]
         if isinstance(feed, PublicCounts):
             rows = {
                 zone: [
-                    {"at": iso(at_s), **row} for at_s, row in feed.history(data, zone, (from_s, to_s), step)
+                    {"at": iso(at_s), **row} for at_s, row in feed.history(view, zone, (from_s, to_s), step)
                 ]
                 for zone in zones
             }
         else:
-            found = queries.zones_history(data, zones, from_s, to_s, step, site=site.id)
+            found = zones_history(view, zones, from_s, to_s, step, site=site.id)
             rows = {
                 zone: [
                     {"at": iso(each.at), "person": asdict(each.person), "vehicle": asdict(each.vehicle)}

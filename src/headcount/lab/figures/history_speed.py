@@ -24,8 +24,11 @@ import numpy as np
 import pyarrow as pa
 
 from headcount.history.buffer import HistoryBuffer
-from headcount.history.queries import counts_at, fixes, zones_history
+from headcount.history.count_queries import counts_at, zones_history
+from headcount.history.objects import FolderStore
+from headcount.history.queries import fixes
 from headcount.history.query_areas import area_of
+from headcount.history.reader import SegmentReader
 from headcount.history.segments import opened
 from headcount.history.writer import FLUSH_ROWS
 from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
@@ -110,19 +113,22 @@ def main(rows: int = 2_000_000, devices: int = 20_000) -> None:
         size = sum(path.stat().st_size for path in (data / "history" / "fixes").rglob("*.parquet"))
         print(f"written: {rows / wall:,.0f} rows/s ({rows / cpu:,.0f} per CPU second)")
         print(f"size: {size / rows:.1f} bytes a fix, {devices} devices, {FLUSH_ROWS} rows a segment")
+        reader = SegmentReader(FolderStore(data / "history"))
         box = (-8.575, 52.672, -8.574, 52.673)
         queries: dict[str, Callable[[], Any]] = {
             "box of 70 x 110 m, the whole hour, newest 1000": lambda: fixes(
-                data, site="ul", area=area_of(box)
+                reader.view(), site="ul", area=area_of(box)
             ),
             "near, 50 m, the whole hour, newest 1000": lambda: fixes(
-                data, site="ul", area=area_of(near=(52.672, -8.575, 50.0))
+                reader.view(), site="ul", area=area_of(near=(52.672, -8.575, 50.0))
             ),
             "positions of all devices at an instant": lambda: fixes(
-                data, site="ul", at_s=T0 + 3000, limit=100_000
+                reader.view(), site="ul", at_s=T0 + 3000, limit=100_000
             ),
-            "history of a zone, 60 s": lambda: zones_history(data, ["zone-7"], T0, T0 + 3600, 60, site="ul"),
-            "counts at an instant": lambda: counts_at(data, T0 + 3000, site="ul"),
+            "history of a zone, 60 s": lambda: zones_history(
+                reader.view(), ["zone-7"], T0, T0 + 3600, 60, site="ul"
+            ),
+            "counts at an instant": lambda: counts_at(reader.view(), T0 + 3000, site="ul"),
         }
         for name, query in queries.items():
             took_ms, found = median_ms(query)

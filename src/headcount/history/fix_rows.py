@@ -1,0 +1,129 @@
+"""Stored fixes as numpy columns, in exact integers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from headcount.counting.fix_columns import B1, I8, U1, U8
+from headcount.messages.fixes import VERDICTS
+from headcount.messages.topics import KINDS
+
+#: Stored positions are multiples of this part of a degree.
+STEPS_PER_DEG = 10_000_000
+COLUMNS = ("t", "lat", "lon", "device", "kind", "verdict", "acc", "partition", "seq")
+
+
+@dataclass(frozen=True, slots=True)
+class FixRows:
+    """n fixes; the positions are multiples of 1 / STEPS_PER_DEG degrees."""
+
+    t_us: I8
+    lat: I8
+    lon: I8
+    device: U8  # the pseudonym's digits as a number
+    kind: U1  # index into KINDS
+    verdict: U1  # index into VERDICTS
+    acc: NDArray[np.float32]
+    partition: I8
+    seq: I8
+
+    def __len__(self) -> int:
+        return len(self.t_us)
+
+    def take(self, which: B1 | I8 | slice) -> FixRows:
+        """Some of the rows, by a mask or by indices."""
+        return FixRows(*(getattr(self, each.name)[which] for each in fields(self)))
+
+    def newest_first(self, *, is_one_device: bool = False) -> FixRows:
+        """The rows in the order of answers, each fix once: of copies the row that was received first.
+
+        Args:
+            is_one_device: pseudonyms of different days are one device.
+        """
+        of_device = () if is_one_device else (self.device,)
+        keys = (self.seq, self.partition, *of_device, self.lon, self.lat, self.kind, -self.t_us)
+        rows = self.take(np.lexsort(keys))
+        if len(rows) < 2:
+            return rows
+        same = (rows.t_us, rows.kind, rows.lat, rows.lon) + (() if is_one_device else (rows.device,))
+        is_new = np.ones(len(rows), np.bool_)
+        is_new[1:] = np.any([key[1:] != key[:-1] for key in same], axis=0)
+        return rows.take(is_new)
+
+
+def joined(parts: Sequence[FixRows]) -> FixRows:
+    """The rows of all parts."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [each.name for each in fields(FixRows)]
+    return FixRows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def nothing() -> FixRows:
+    """No rows."""
+    empty: I8 = np.zeros(0, np.int64)
+    codes: U1 = np.zeros(0, np.uint8)
+    return FixRows(
+        empty, empty, empty, np.zeros(0, np.uint64), codes, codes, np.zeros(0, np.float32), empty, empty
+    )
+
+
+def rows_of(first: pa.Table, table: pa.Table) -> FixRows:
+    """The columns COLUMNS of the data set `fixes`, the first three from a table of their own."""
+    return FixRows(
+        ticks(first["t"]),
+        steps(first["lat"]),
+        steps(first["lon"]),
+        pseudonyms(table["device"]),
+        codes(table["kind"], KINDS),
+        codes(table["verdict"], VERDICTS),
+        np.asarray(table["acc"].to_numpy(), np.float32),
+        np.asarray(table["partition"].to_numpy(), np.int64),
+        np.asarray(table["seq"].to_numpy(), np.int64),
+    )
+
+
+def ticks(column: pa.ChunkedArray) -> I8:
+    """Times as integers in the unit in which they are stored."""
+    return np.asarray(column.cast(pa.int64()).to_numpy())
+
+
+def steps(column: pa.ChunkedArray) -> I8:
+    """Positions as multiples of 1 / STEPS_PER_DEG degrees, exactly."""
+    parts = []
+    for chunk in column.chunks:
+        width = np.dtype(f"<i{chunk.type.bit_width // 8}")
+        start = chunk.offset * width.itemsize
+        parts.append(np.frombuffer(chunk.buffers()[1], width, len(chunk), start).astype(np.int64))
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def codes(column: pa.ChunkedArray, names: Sequence[str]) -> U1:
+    """Names as their indices in `names`."""
+
+    def of(dictionary: pa.Array) -> U1:
+        return np.array([names.index(name) for name in dictionary.to_pylist()], np.uint8)
+
+    return np.concatenate([np.zeros(0, np.uint8), *(of(d)[i] for i, d in _dictionaries(column))])
+
+
+def pseudonyms(column: pa.ChunkedArray) -> U8:
+    """Pseudonyms of 16 hexadecimal digits as numbers."""
+
+    def of(dictionary: pa.Array) -> U8:
+        return np.frombuffer(bytes.fromhex("".join(dictionary.to_pylist())), ">u8").astype(np.uint64)
+
+    return np.concatenate([np.zeros(0, np.uint64), *(of(d)[i] for i, d in _dictionaries(column))])
+
+
+def _dictionaries(column: pa.ChunkedArray) -> list[tuple[I8, pa.Array]]:
+    """The indices and the dictionary of each chunk."""
+    if not pa.types.is_dictionary(column.type):
+        column = pc.dictionary_encode(column)
+    return [(np.asarray(c.indices.to_numpy()), c.dictionary) for c in column.chunks]
