@@ -8,6 +8,8 @@
     ├── StoreError             the store of the history can't be used: url, problem, remedy
     │   ├── ObjectExistsError      an object of this name exists already
     │   ├── ObjectNotFoundError    there is no such object
+    │   ├── DamagedSegmentError    a segment is not what was written
+    │   ├── SegmentGoneError       a new segment was deleted before its commit
     │   └── ReplacedError          another process replaced an object first
     ├── BrokerError            the NATS server can't be run
     │   ├── BrokerVersionError     too old, or not found
@@ -130,6 +132,24 @@ class ObjectExistsError(StoreError):
 
 class ObjectNotFoundError(StoreError):
     """There is no such object."""
+
+
+class DamagedSegmentError(StoreError):
+    """A segment is not what was written: damaged, replaced, or missing."""
+
+    def __init__(self, url: str, name: str, problem: str) -> None:
+        """State the name and the problem, such as "it is truncated"."""
+        self.name = name
+        super().__init__(url, f"{name}: {problem}", "Restore it from a backup, or run `headcount doctor`")
+
+
+class SegmentGoneError(StoreError):
+    """A new segment was deleted as an object that no manifest names."""
+
+    def __init__(self, url: str, name: str) -> None:
+        """State the name."""
+        self.name = name
+        super().__init__(url, f"{name} was deleted before it was committed", "Write its rows again")
 
 
 class ReplacedError(StoreError):

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import msgspec
 import pyarrow as pa
 
-from headcount.errors import ReplacedError, StoreError
+from headcount.errors import ObjectNotFoundError, ReplacedError, SegmentGoneError, StoreError
 from headcount.history.hours import hour_name
-from headcount.history.manifest import SCHEMA, Box, Manifest, Segment, decoded, encoded
+from headcount.history.manifest import Box, Manifest, NewerSchemaError, Segment, decoded, encoded
 from headcount.history.objects import ObjectStore
 from headcount.history.segments import parquet
 
@@ -42,7 +42,13 @@ class Catalog:
         `change` is called again with a newer manifest when another writer was faster; it returns None if
         nothing is to be changed, and may raise to give up.
 
+        A new segment must still exist, and not be about to be deleted as an object that no manifest names.
+        This holds without clocks: such an object is first named in `removed`, by a commit too, then deleted,
+        and only then taken out of `removed`. So either that commit is older than the manifest that is
+        replaced here, and its effect is seen; or it comes later, and finds the segment named.
+
         Raises:
+            SegmentGoneError: a new segment was deleted, because its commit came too late. Write it again.
             StoreError: others were faster ATTEMPTS times.
         """
         for _ in range(ATTEMPTS):
@@ -50,6 +56,7 @@ class Catalog:
             after = change(before)
             if after is None:
                 return before
+            self._check_new(before, after)
             after = msgspec.structs.replace(after, number=before.number + 1)
             try:
                 self.store.replace(MANIFEST, encoded(after), version)
@@ -81,7 +88,10 @@ class Catalog:
         self.store.put(name, data)
         sites = tuple(sorted(table["site"].unique().cast(pa.string()).to_pylist()))
         digest = hashlib.sha256(data).hexdigest()
-        return Segment(name, len(table), len(data), digest, *span_s, sites, *t_span_s, box)
+        kinds = ()
+        if "kind" in table.column_names:
+            kinds = tuple(sorted(table["kind"].unique().cast(pa.string()).to_pylist()))
+        return Segment(name, len(table), len(data), digest, *span_s, sites, *t_span_s, box, kinds)
 
     def _read(self) -> tuple[Manifest, str | None]:
         found = self.store.versioned(MANIFEST)
@@ -89,12 +99,22 @@ class Catalog:
             return Manifest(), None
         try:
             manifest = decoded(found[0])
+        except NewerSchemaError as error:
+            problem = f"{MANIFEST} is of a newer release of headcount ({error})"
+            raise StoreError(self.store.url, problem, "Run that release or a newer one") from error
         except msgspec.MsgspecError as error:
             raise StoreError(
                 self.store.url, f"{MANIFEST} is damaged: {error}", "Restore it from a backup"
             ) from error
-        if manifest.schema > SCHEMA:
-            raise StoreError(
-                self.store.url, f"{MANIFEST} is of a newer release of headcount", "Run that release or newer"
-            )
         return manifest, found[1]
+
+    def _check_new(self, before: Manifest, after: Manifest) -> None:
+        new = after.names() - before.names()
+        gone = new & {each.name for each in before.removed}
+        for name in sorted(new - gone):
+            try:
+                self.store.open(name).close()
+            except ObjectNotFoundError:
+                gone.add(name)
+        if gone:
+            raise SegmentGoneError(self.store.url, min(gone))

@@ -6,12 +6,19 @@ about to be deleted. The manifest is replaced as a whole, so a reader sees all o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
 import msgspec
 
 from headcount.history.hours import hour_start
 
-#: The version of the manifest and of the columns of segments.
+#: The version of the manifest and of the columns of segments. A release that increases it adds the step from
+#: the version before to MIGRATIONS, and reads segments that still have the columns of that version.
 SCHEMA = 1
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+#: From a version to the next one: a manifest's JSON of the version → that of the next.
+MIGRATIONS: dict[int, Migration] = {}
 #: west, south, east, north in degrees.
 Box = tuple[float, float, float, float]
 
@@ -30,6 +37,7 @@ class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
     t_to_s: float = 0.0
     box: Box | None = None  # fixes: of the positions
     sources: str = ""  # derived data sets: a digest of the segments that it was derived from
+    kinds: tuple[str, ...] = ()  # of its rows, where they have one each; (): unknown
 
     @property
     def dataset(self) -> str:
@@ -64,6 +72,14 @@ class Removed(msgspec.Struct, frozen=True):
     at_s: float
 
 
+class DamagedSegment(msgspec.Struct, frozen=True):
+    """A segment that cannot be read, and that no query reads any more; it expires as others do."""
+
+    segment: Segment
+    problem: str
+    at_s: float  # when it was found
+
+
 class Hold(msgspec.Struct, frozen=True, omit_defaults=True):
     """A legal hold: rows that retention and erasure must keep."""
 
@@ -76,17 +92,44 @@ class Hold(msgspec.Struct, frozen=True, omit_defaults=True):
     site: str = ""  # all sites
     datasets: tuple[str, ...] = ()  # all data sets
 
+    def touches(self, segment: Segment) -> bool:
+        """Whether rows of a segment may be under the hold."""
+        return (
+            (not self.datasets or segment.dataset in self.datasets)
+            and segment.from_s <= self.to_s
+            and segment.to_s >= self.from_s
+            and (not self.site or self.site in segment.sites)
+        )
+
+    def covers(self, segment: Segment) -> bool:
+        """Whether all rows of a segment are under the hold."""
+        return (
+            self.touches(segment)
+            and segment.from_s >= self.from_s
+            and segment.to_s <= self.to_s
+            and (not self.site or segment.sites == (self.site,))
+        )
+
+
+class HeldSegment(msgspec.Struct, frozen=True):
+    """Rows that have expired or were erased, and are kept only for a hold; no query reads them."""
+
+    segment: Segment
+    hold: str  # its id
+
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The state of the history after a commit."""
 
-    schema: int = SCHEMA
+    schema: int = msgspec.field(default_factory=lambda: SCHEMA)  # always written, also if it is the default
     number: int = 0  # of commits
     stream: str = ""  # when the stream was created whose sequences the marks give
     partitions: dict[int, PartitionMark] = msgspec.field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
     removed: tuple[Removed, ...] = ()
+    damaged: tuple[DamagedSegment, ...] = ()
     holds: tuple[Hold, ...] = ()
+    held: tuple[HeldSegment, ...] = ()
     derived: dict[str, float] = msgspec.field(default_factory=dict)  # data set → end of its last hour
 
     def of(
@@ -107,22 +150,61 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         """The manifest with further segments."""
         return msgspec.structs.replace(self, segments=(*self.segments, *added))
 
-    def without(self, names: set[str], now_s: float) -> Manifest:
-        """The manifest without these segments, which are deleted later."""
+    def without(self, names: Collection[str], now_s: float) -> Manifest:
+        """The manifest without these segments, damaged and held ones among them, which are deleted later."""
         return msgspec.structs.replace(
             self,
             segments=tuple(each for each in self.segments if each.name not in names),
+            damaged=tuple(each for each in self.damaged if each.segment.name not in names),
+            held=tuple(each for each in self.held if each.segment.name not in names),
             removed=(*self.removed, *(Removed(name, now_s) for name in sorted(names))),
         )
 
+    def has(self, names: Collection[str]) -> bool:
+        """Whether all of these segments are in the manifest and not damaged."""
+        return len(names) == sum(each.name in names for each in self.segments)
 
-def decoded(data: bytes) -> Manifest:
-    """Decode a manifest.
+    def names(self) -> set[str]:
+        """The names of all objects that the manifest knows, except removed ones."""
+        return {
+            each.name
+            for each in (
+                *self.segments,
+                *(damaged.segment for damaged in self.damaged),
+                *(held.segment for held in self.held),
+            )
+        }
+
+
+class NewerSchemaError(ValueError):
+    """A manifest was written by a newer release."""
+
+
+class _Version(msgspec.Struct):
+    schema: int = 1
+
+
+def decoded(data: bytes, schema: int = SCHEMA, migrations: Mapping[int, Migration] = MIGRATIONS) -> Manifest:
+    """Decode a manifest, also one of an older version.
+
+    Args:
+        data: JSON.
+        schema: the version that this release writes.
+        migrations: its steps from older versions.
 
     Raises:
+        NewerSchemaError: it is of a newer release.
         msgspec.MsgspecError: it is damaged.
     """
-    return msgspec.json.decode(data, type=Manifest)
+    version = msgspec.json.decode(data, type=_Version).schema
+    if version > schema:
+        raise NewerSchemaError(f"version {version}, and this release knows versions up to {schema}")
+    if version == schema:
+        return msgspec.json.decode(data, type=Manifest)
+    values = msgspec.json.decode(data, type=dict[str, Any])
+    for step in range(version, schema):
+        values = migrations[step](values)
+    return msgspec.convert(values | {"schema": schema}, Manifest)
 
 
 def encoded(manifest: Manifest) -> bytes:

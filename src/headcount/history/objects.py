@@ -18,8 +18,8 @@ from typing import BinaryIO, Protocol
 from headcount.errors import ObjectExistsError, ObjectNotFoundError, ReplacedError
 from headcount.runtime.private_files import folder_errors, make_private, write_private
 
-#: Names of objects that are being written, or are not ours; `list_` leaves them out.
-_HIDDEN = (".new", ".lock")
+#: Locks, which `list_` leaves out.
+_HIDDEN = ".lock"
 
 _REPORT = "Report this: names are meant to be unique"
 _RESTORE = "Restore it from a backup, or run `headcount doctor`"
@@ -116,7 +116,7 @@ class FolderStore:
                 raise ObjectNotFoundError(self.url, f"{name} is missing", _RESTORE) from error
 
     def list_(self, prefix: str = "") -> Iterator[StoredObject]:
-        """All files, except those that are being written."""
+        """All files, those that are being written (`….new`) among them."""
         with folder_errors(self._root):
             for folder, _, names in os.walk(self._root):
                 for each in names:
