@@ -1,54 +1,7 @@
 """Every error that headcount raises on purpose.
 
-    HeadcountError
-    ├── SettingsError          a flag, variable or configuration file has an invalid value
-    ├── SiteError              a site file is invalid: source, feature, problem, remedy
-    ├── TraceError             a file of recorded fixes is invalid: source, where, problem
-    ├── DataFolderError        the data folder can't be used: read-only, full, in use
-    ├── StoreError             the store of the history can't be used: url, problem, remedy
-    │   ├── ObjectExistsError      an object of this name exists already
-    │   ├── ObjectNotFoundError    there is no such object
-    │   ├── DamagedSegmentError    a segment is not what was written
-    │   ├── SegmentGoneError       a new segment was deleted before its commit
-    │   └── ReplacedError          another process replaced an object first
-    ├── BrokerError            the NATS server can't be run
-    │   ├── BrokerVersionError     too old, or not found
-    │   └── PortTakenError         another program listens on the port
-    ├── ProxyError             HAProxy can't be run, or refuses a command
-    │   └── ProxyVersionError      too old, or not found
-    ├── LogError               the log can't be read or written
-    │   ├── LogUnavailableError    not available now: starting, or too few core nodes are running
-    │   │   ├── NoRespondersError      nothing subscribes to the subject of a request
-    │   │   └── LogTimeoutError        no answer in time
-    │   ├── JetStreamError         JetStream refuses a request
-    │   │   ├── MessageNotFoundError   the stream has no such message
-    │   │   ├── StreamNotFoundError    there is no such stream or consumer
-    │   │   ├── StreamExistsError      it exists already, with another configuration
-    │   │   ├── StreamFullError        the stream drops nothing, and has no room
-    │   │   └── WrongRevisionError     a compare-and-set was refused
-    │   └── ProtocolError          bytes that violate the NATS protocol
-    ├── ScalingError           units can't be started or stopped: action, problem, remedy
-    ├── DeviceError            the registry refuses a change: device, problem, remedy
-    │   ├── UnknownDeviceError     there is no such device
-    │   ├── AliasTakenError        the alias maps to another device
-    │   └── LinkRefusedError       a one-time link or claim code is unknown, used or expired
-    ├── AccessError            a token, role or scope is invalid: what, problem
-    │   ├── RightsError            a caller grants or revokes more rights than they have
-    │   ├── UnknownTokenError      there is no such token
-    │   └── LoginError             a login with the identity provider failed
-    ├── AuditError             the audit log is inconsistent: entry, problem
-    ├── CertificateError       a certificate or key can't be used: file, problem, remedy
-    ├── SiteVersionError       a site can't be added, changed or removed like this
-    │   ├── SiteLimitError         there would be no site left, or too many
-    │   └── UnknownSiteError       there is no such site, or several without a choice
-    ├── SnapshotError          a snapshot can't be used
-    │   └── SnapshotConflictError  another worker saved a newer snapshot
-    ├── ExportError            fixes can't be exported or imported like this: problem, remedy
-    ├── QueryError             a history query is invalid: parameter, problem
-    ├── TooManyQueriesError    the maximum number of concurrent history queries is reached
-    └── NoAnswerError          a counting worker does not answer
-
-An error's text states what is wrong, where, and what to do; its facts are attributes.
+docs/reference/errors.md draws the tree of the classes. An error's text states what is wrong, where, and what
+to do; its facts are attributes.
 Only the edges (command line, HTTP) turn an error into an exit code or a problem document.
 """
 
@@ -141,15 +94,6 @@ class DamagedSegmentError(StoreError):
         """State the name and the problem, such as "it is truncated"."""
         self.name = name
         super().__init__(url, f"{name}: {problem}", "Restore it from a backup, or run `headcount doctor`")
-
-
-class SegmentGoneError(StoreError):
-    """A new segment was deleted as an object that no manifest names."""
-
-    def __init__(self, url: str, name: str) -> None:
-        """State the name."""
-        self.name = name
-        super().__init__(url, f"{name} was deleted before it was committed", "Write its rows again")
 
 
 class ReplacedError(StoreError):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from headcount.errors import SegmentGoneError
+from headcount.errors import ObjectNotFoundError
 from headcount.history import compaction, replacing
 from headcount.history.buffer import CountRows
 from headcount.history.catalog import Catalog, Change
@@ -313,7 +313,7 @@ def test_a_commit_that_comes_too_late_is_refused(catalog: Catalog, later_s: floa
     upkeep.run(now_s)
     if later_s:
         upkeep.run(now_s + later_s)
-    with pytest.raises(SegmentGoneError):
+    with pytest.raises(ObjectNotFoundError):
         catalog.commit(lambda before: before.with_segments(segment))
     assert catalog.manifest().segments == ()
 

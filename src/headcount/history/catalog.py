@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 import pyarrow as pa
 
-from headcount.errors import ObjectNotFoundError, ReplacedError, SegmentGoneError, StoreError
+from headcount.errors import ObjectNotFoundError, ReplacedError, StoreError
 from headcount.history.hours import hour_name
 from headcount.history.manifest import Box, Manifest, NewerSchemaError, Segment, decoded, encoded
 from headcount.history.objects import ObjectStore
@@ -48,7 +48,7 @@ class Catalog:
         replaced here, and its effect is seen; or it comes later, and finds the segment named.
 
         Raises:
-            SegmentGoneError: a new segment was deleted, because its commit came too late. Write it again.
+            ObjectNotFoundError: a new segment was deleted, because its commit came too late. Write it again.
             StoreError: others were faster ATTEMPTS times.
         """
         for _ in range(ATTEMPTS):
@@ -117,4 +117,5 @@ class Catalog:
             except ObjectNotFoundError:
                 gone.add(name)
         if gone:
-            raise SegmentGoneError(self.store.url, min(gone))
+            problem = f"{min(gone)} was deleted before it was committed"
+            raise ObjectNotFoundError(self.store.url, problem, "Write its rows again")

@@ -28,7 +28,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """What a segment is replaced by."""
+    """A segment, and the segments that take its place."""
 
     segment: Segment
     kept: Segment | None = None
