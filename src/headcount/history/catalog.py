@@ -91,7 +91,7 @@ class Catalog:
         kinds = ()
         if "kind" in table.column_names:
             kinds = tuple(sorted(table["kind"].unique().cast(pa.string()).to_pylist()))
-        return Segment(name, len(table), len(data), digest, *span_s, sites, *t_span_s, box, kinds)
+        return Segment(name, len(table), len(data), digest, *span_s, sites, *t_span_s, box, kinds=kinds)
 
     def _read(self) -> tuple[Manifest, str | None]:
         found = self.store.versioned(MANIFEST)

@@ -41,8 +41,8 @@ MAX_RATIO, FEW_ROWS = 2, 20_000
 #: Cells by which fixes are sorted: 0.002 degrees, about 220 m north to south. A full segment of a campus has
 #: about a row group of rows in each.
 CELL_DEG_E7 = 20_000
-#: The stretch of time of a merged segment; data sets that are kept for long have few rows an hour.
-STRETCH_S = defaultdict(lambda: HOUR_S, minutes=24 * HOUR_S, flows=24 * HOUR_S)
+#: Derived data sets have a segment for each hour, and are merged where they are derived.
+DATASETS = ("fixes", "counts", "events")
 _COUNT_NAMES = [f"{kind}_{number}" for kind in KINDS for number in COUNT_FIELDS]
 
 
@@ -67,21 +67,20 @@ def compact(catalog: Catalog, now_s: float, share: tuple[int, int] = (0, 1)) -> 
 
 def groups(segments: Iterable[Segment], now_s: float, share: tuple[int, int] = (0, 1)) -> list[list[Segment]]:
     """The segments to merge, group by group."""
-    stretches: dict[tuple[str, float], list[Segment]] = defaultdict(list)
+    hours: dict[tuple[str, float], list[Segment]] = defaultdict(list)
     for segment in segments:
-        length_s = STRETCH_S[segment.dataset]
-        if segment.to_s < now_s - CLOSED_S:
-            stretches[segment.dataset, segment.hour_s // length_s * length_s].append(segment)
+        if segment.dataset in DATASETS and segment.to_s < now_s - CLOSED_S:
+            hours[segment.dataset, segment.hour_s].append(segment)
     found = []
-    for (dataset, start_s), members in stretches.items():
+    for (dataset, start_s), members in hours.items():
         if zlib.crc32(f"{dataset}/{start_s:.0f}".encode()) % share[1] == share[0]:
-            over = start_s + STRETCH_S[dataset] < now_s - CLOSED_S
+            over = start_s + HOUR_S < now_s - CLOSED_S
             found += _groups(members, 2 if over else MIN_SEGMENTS)
     return found
 
 
 def _groups(members: list[Segment], min_segments: int) -> list[list[Segment]]:
-    """The small segments of a stretch, in the order of time, cut into groups of at most MAX_ROWS."""
+    """The small segments of an hour, in the order of time, cut into groups of at most MAX_ROWS."""
     small: list[Segment] = []
     rows = 0
     for segment in sorted(members, key=lambda each: each.rows):

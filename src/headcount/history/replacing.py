@@ -84,18 +84,19 @@ def split(
     return Replacement(segment, kept, tuple(held))
 
 
-def write_like(catalog: Catalog, sources: Sequence[Segment], table: pa.Table) -> Segment:
+def write_like(catalog: Catalog, segments: Sequence[Segment], table: pa.Table) -> Segment:
     """Write rows of segments of one data set as a new segment with the statistics of its rows."""
-    dataset = sources[0].dataset
+    dataset = segments[0].dataset
     t_span = span(table["t"]) if dataset == "fixes" else (0.0, 0.0)
-    boxes = [each.box for each in sources if each.box is not None]
+    boxes = [each.box for each in segments if each.box is not None]
     # a box that is larger than needed prunes less, and is right
     box = (
         reduce(lambda a, b: (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])), boxes)
-        if len(boxes) == len(sources)
+        if len(boxes) == len(segments)
         else None
     )
-    return catalog.write(dataset, _plain(table), span(table[CLOCKS[dataset][0]]), t_span_s=t_span, box=box)
+    new = catalog.write(dataset, _plain(table), span(table[CLOCKS[dataset][0]]), t_span_s=t_span, box=box)
+    return msgspec.structs.replace(new, sources=segments[0].sources)
 
 
 def span(times: pa.ChunkedArray) -> tuple[float, float]:

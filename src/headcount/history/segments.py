@@ -262,7 +262,9 @@ def _encoding(table: pa.Table) -> dict[str, object]:
     numbers = {
         field.name
         for field in table.schema
-        if field.name not in _NAMES and not pa.types.is_string(field.type)
+        if field.name not in _NAMES
+        and not pa.types.is_string(field.type)
+        and not pa.types.is_dictionary(field.type)
     }
     return {
         "compression": "zstd",

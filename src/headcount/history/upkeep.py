@@ -1,4 +1,4 @@
-"""Upkeep of the history: expiry, compaction, and deletion of objects that are not needed any more.
+"""Upkeep of the history: expiry, derived data sets, compaction, and deletion of objects that are not needed any more.
 
 Any number of processes may run it at the same time: each step is a compare-and-set of the manifest, and a
 process that comes second changes nothing.
@@ -16,6 +16,7 @@ from headcount.errors import DamagedSegmentError
 from headcount.history.catalog import Catalog
 from headcount.history.compaction import compact
 from headcount.history.damage import SEGMENT, foreign_objects, set_aside
+from headcount.history.derive import derive
 from headcount.history.expiry import expire
 from headcount.history.manifest import Manifest, Removed
 from headcount.settings.retention_periods import RetentionPeriods
@@ -36,6 +37,7 @@ class UpkeepStats:
     """Totals since the start."""
 
     expired: int = 0  # rows
+    derived: int = 0  # hours of minutes and flows
     compacted: int = 0  # segments that were replaced by fewer
     deleted: int = 0  # objects
     damaged: int = 0  # segments set aside
@@ -62,6 +64,7 @@ class Upkeep:
             DataFolderError, StoreError: the store cannot be read or written. Nothing is lost.
         """
         self._without_damage(lambda: self._expire(now_s), now_s)
+        self._without_damage(lambda: self._derive(now_s), now_s)
         self._without_damage(lambda: self._compact(now_s, share), now_s)
         self.stats.deleted += delete_removed(self._catalog, now_s)
         if self._swept_s is None or not 0 <= now_s - self._swept_s < SWEEP_INTERVAL_S:
@@ -70,6 +73,10 @@ class Upkeep:
 
     def _expire(self, now_s: float) -> None:
         self.stats.expired += expire(self._catalog, self._periods, now_s)
+
+    def _derive(self, now_s: float) -> None:
+        kept_s = min(self._periods.longest_s("counts"), self._periods.longest_s("events"))
+        self.stats.derived += derive(self._catalog, now_s, kept_s=kept_s)
 
     def _compact(self, now_s: float, share: tuple[int, int]) -> None:
         self.stats.compacted += compact(self._catalog, now_s, share)
