@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headcount.counting.fix_columns import B1, I8
-from headcount.errors import ObjectNotFoundError, QueryError, StoreError
+from headcount.errors import DamagedSegmentError, ObjectNotFoundError, QueryError, StoreError
 from headcount.history.catalog import Catalog
 from headcount.history.fix_rows import ticks
 from headcount.history.hours import T_MAX_S, T_MIN_S
@@ -162,7 +162,7 @@ class SegmentReader:
 
     def _leave_out(self, segment: Segment, problem: str) -> None:
         if self._is_strict:
-            raise StoreError(self.store.url, f"{segment.name} {problem}", "Restore it from a backup")
+            raise DamagedSegmentError(self.store.url, segment.name, problem)
         with self._lock:
             known = self._footers.pop(segment.name, None)
             self._groups -= 0 if known is None else len(known.rows)
