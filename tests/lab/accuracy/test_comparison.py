@@ -12,12 +12,13 @@ from click.testing import CliRunner
 from headcount.cli.main import main
 from headcount.errors import HeadcountError
 from headcount.lab.accuracy import tables
-from headcount.lab.accuracy.accuracy_page import IMAGES, PAGE, TABLES, filled, parts, report, write_pages
+from headcount.lab.accuracy.accuracy_page import IMAGES, PAGE, TABLES, parts, report, write_pages
 from headcount.lab.accuracy.comparison import MARGINS, OURS, RULES, compare
 from headcount.lab.accuracy.error_model import PRESETS, REPORTED
 from headcount.lab.accuracy.results import ALL_ZONES, CAR_PARKS, AccuracyPlan, AccuracyResults
 from headcount.lab.accuracy.sized_site import EACH, SIZES_M2, size_classes, sized_site
 from headcount.lab.accuracy.zone_geometry import WHOLE_SITE
+from headcount.lab.marked_page import filled
 from headcount.sites.files import bundled_site, load_site
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -114,7 +115,7 @@ def test_report_and_pages(results: AccuracyResults, tmp_path: Path) -> None:
 def test_marks_are_required() -> None:
     """A page without the marks of a part is refused."""
     with pytest.raises(HeadcountError, match="sizes"):
-        filled("# Page\n", {"sizes": "|"})
+        filled("# Page\n", "accuracy", {"sizes": "|"})
 
 
 @pytest.mark.parametrize("page", [PAGE, TABLES])

@@ -9,6 +9,7 @@ from headcount.lab.accuracy import tables
 from headcount.lab.accuracy.accuracy_plots import plot_example, plot_margins, plot_sizes
 from headcount.lab.accuracy.error_model import PRESETS
 from headcount.lab.accuracy.results import AccuracyResults
+from headcount.lab.marked_page import filled, markdown
 
 #: Pages and figures within the folder `docs`.
 PAGE, TABLES = Path("concepts/accuracy.md"), Path("reference/accuracy-tables.md")
@@ -17,8 +18,6 @@ IMAGES = {
     Path("images/accuracy-margins.svg"): plot_margins,
     Path("images/accuracy-example.svg"): plot_example,
 }
-#: A part of the page: `<!-- accuracy: NAME -->`, a table, `<!-- end -->`.
-END = "<!-- end -->"
 
 
 def run_line(results: AccuracyResults, machine: str, date: str) -> str:
@@ -81,27 +80,12 @@ def _presets() -> str:
         "outages",
         "source",
     ]
-    return tables.markdown(head, rows)
+    return markdown(head, rows)
 
 
 def report(results: AccuracyResults, machine: str, date: str) -> str:
     """All parts as text for a terminal."""
     return "\n\n".join(f"== {name} ==\n{text}" for name, text in parts(results, machine, date).items())
-
-
-def filled(page: str, results: dict[str, str]) -> str:
-    """The page with new parts.
-
-    Raises:
-        HeadcountError: the page lacks the marks of a part.
-    """
-    for name, text in results.items():
-        before, mark, after = page.partition(f"<!-- accuracy: {name} -->\n")
-        _, end, after = after.partition(END)
-        if not mark or not end:
-            raise HeadcountError(f"{PAGE.name}: the marks of the part {name!r} are missing")
-        page = f"{before}{mark}\n{text}\n\n{end}{after}"
-    return page
 
 
 def tables_page(results: AccuracyResults, machine: str, date: str) -> str:
@@ -145,7 +129,7 @@ def write_pages(docs: Path, results: AccuracyResults, machine: str, date: str) -
         HeadcountError: the page lacks the marks of a part.
     """
     page = docs / PAGE
-    page.write_text(filled(page.read_text(), parts(results, machine, date)))
+    page.write_text(filled(page.read_text(), "accuracy", parts(results, machine, date)))
     (docs / TABLES).write_text(tables_page(results, machine, date))
     for name, draw in IMAGES.items():
         (docs / name).write_text(draw(results) + "\n")

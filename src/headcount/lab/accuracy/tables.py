@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
 
 from headcount.lab.accuracy.comparison import MARGINS, OURS, RULES, SUMO_PRESETS
@@ -12,6 +10,7 @@ from headcount.lab.accuracy.measures import CountErrors
 from headcount.lab.accuracy.movement import POPULATIONS
 from headcount.lab.accuracy.results import ALL_ZONES, BUILDINGS, AccuracyResults, Condition, SiteResults
 from headcount.lab.accuracy.zone_geometry import WHOLE_SITE
+from headcount.lab.marked_page import markdown
 
 #: How `acc` is described in a table.
 REPORT_NAMES: dict[AccuracyReport, str] = {
@@ -22,12 +21,6 @@ REPORT_NAMES: dict[AccuracyReport, str] = {
 }
 #: Mean error over the mean count up to which a class of zones is counted well, and roughly.
 WELL, ROUGHLY = 0.1, 0.25
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _short(value: float) -> str:
