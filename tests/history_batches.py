@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from headcount.history.buffer import HistoryBuffer
 from headcount.history.catalog import Catalog
-from headcount.history.manifest import Segment
+from headcount.history.hours import folder
+from headcount.history.manifest import PartitionMark
 from headcount.history.objects import FolderStore
 from headcount.history.reader import HistoryView, SegmentReader
-from headcount.history.segments import opened
+from headcount.history.storing import store
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
 from headcount.messages.topics import KINDS
@@ -117,25 +118,16 @@ def batch(
 
 def write(data: Path, *batches: HistoryBatch, now_s: float = T0) -> None:
     """Put batches into the history of a data folder, with one flush for all."""
-    with opened(data) as segments:
-        pending = HistoryBuffer(segments.written)
-        for one in batches:
-            pending.add(one, now_s)
-        flush = pending.take(now_s)
-        if flush is not None:
-            segments.commit(flush)
-    register(data)
-
-
-def register(data: Path) -> None:
-    """Name all segments in the manifest."""
-    catalog = Catalog(FolderStore(data / "history"))
-    known = {each.name for each in catalog.manifest().segments}
-    for path in (path for dataset in ("fixes", "counts") for path in segment_files(data, dataset)):
-        name = path.relative_to(data / "history").as_posix()
-        if name not in known:
-            segment = _segment(path, name)
-            catalog.commit(lambda before, segment=segment: before.with_segments(segment))  # type: ignore[misc]
+    catalog = Catalog(FolderStore(folder(data)))
+    manifest, pending = catalog.manifest(), HistoryBuffer()
+    for one in batches:
+        partition = one.partition
+        if partition not in pending.partitions:
+            pending.start(partition, manifest.partitions.get(partition, PartitionMark()))
+        pending.add(partition, pending.added_seq(partition) + 1, one)
+    flush = pending.take(now_s)
+    if flush is not None:
+        store(catalog, manifest.stream, flush, None)
 
 
 def reading(data: Path) -> HistoryView:
@@ -148,25 +140,10 @@ def _reader(data: Path) -> SegmentReader:
     return SegmentReader(FolderStore(data / "history"))
 
 
-def _segment(path: Path, name: str) -> Segment:
-    table = pq.ParquetFile(path).read()
-
-    def span(column: str, per_s: float) -> tuple[float, float]:
-        ticks = table[column].cast(pa.int64()).to_numpy()
-        return float(ticks.min() / per_s), float(ticks.max() / per_s)
-
-    sites = tuple(sorted(set(table["site"].to_pylist())))
-    if "at" in table.column_names:
-        return Segment(name, len(table), path.stat().st_size, "", *span("at", 1e3), sites)
-    lat, lon = (np.array(table[column].to_pylist(), float) for column in ("lat", "lon"))
-    box = (float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))
-    times = (*span("received", 1e3), sites, *span("t", 1e6))
-    return Segment(name, len(table), path.stat().st_size, "", *times, box)
-
-
 def segment_files(data: Path, kind: str) -> list[Path]:
-    """The segments of `fixes` or `counts`."""
-    return sorted((data / "history" / kind).glob("hour=*/*.parquet"))
+    """The segments of a data set, by time."""
+    store_ = FolderStore(folder(data))
+    return [folder(data) / segment.name for segment in Catalog(store_).manifest().of(kind)]
 
 
 def stored_fixes(data: Path, site: str = "ul") -> list[tuple[int, Row]]:
@@ -200,7 +177,7 @@ def stored_fixes(data: Path, site: str = "ul") -> list[tuple[int, Row]]:
 
 
 def stored_counts(data: Path, site: str = "ul") -> dict[tuple[float, str], tuple[list[int], int, int]]:
-    """(at, zone) -> the eight numbers, partitions, partitions_total of a site; a row stored twice fails."""
+    """(at, zone) -> the sums of the eight numbers, partitions in the sum, partitions_total, of a site."""
     found: dict[tuple[float, str], tuple[list[int], int, int]] = {}
     for path in segment_files(data, "counts"):
         table = pq.ParquetFile(path).read()
@@ -210,7 +187,8 @@ def stored_counts(data: Path, site: str = "ul") -> dict[tuple[float, str], tuple
             if row["site"] != site:
                 continue
             key = (ms / 1e3, row["zone"])
-            assert key not in found, f"{key} is stored twice"
-            numbers = [row[name] for name in table.column_names[3:11]]
-            found[key] = (numbers, row["partitions"], row["partitions_total"])
+            sums, partitions, total = found.get(key, ([0] * 8, 0, row["partitions_total"]))
+            numbers = [a + row[name] for a, name in zip(sums, table.column_names[3:11], strict=True)]
+            assert row["partitions_total"] == total
+            found[key] = (numbers, partitions + row["partitions"], total)
     return found

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import nats
 
+from headcount.history.hours import folder
+from headcount.history.objects import FolderStore
 from headcount.history.writer import run
 from headcount.messaging.connection import Connection
 
@@ -22,7 +24,8 @@ async def main(url: str, user: str, password: str, data: str, flush_s: str, now_
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print("ready", flush=True)
-    await run(Connection(client), Path(data), stop=stop, flush_s=float(flush_s), clock=lambda: float(now_s))
+    objects = FolderStore(folder(Path(data)))
+    await run(Connection(client), objects, stop=stop, flush_s=float(flush_s), clock=lambda: float(now_s))
     await client.close()
 
 

@@ -100,6 +100,14 @@ class ReplacedError(StoreError):
     """Another process replaced an object first."""
 
 
+class OvertakenError(StoreError):
+    """Another writer has stored the same rows."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is the place of the store."""
+        super().__init__(url, "another writer has stored the same rows", "Read the manifest again")
+
+
 class BrokerError(HeadcountError):
     """The NATS server can't be run."""
 

@@ -17,13 +17,13 @@ from nats.aio.client import Client
 
 from containers.stack import Stack, until
 from headcount.errors import LogError
-from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
 from headcount.lab.chaos.independent_reader import read_day_keys, read_events, read_history, read_log
 from headcount.lab.chaos.mqtt_senders import SendCounters, ignore_disconnects, send
 from headcount.lab.chaos.observer import Observations, ObservedCounts, observe
 from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage
-from headcount.messages.topics import HISTORY_STREAM, INTERNAL
+from headcount.lab.waiting import wait_stored
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection
 
 RETRY_S = 0.2
@@ -183,12 +183,7 @@ async def _evidence(
 ) -> Evidence:
     client = await connect(stack)
     try:
-        jetstream = client.jetstream(timeout=5)
-        with contextlib.suppress(TimeoutError):  # what is missing will be a difference
-            async with asyncio.timeout(SETTLE_S):
-                while (await jetstream.consumer_info(HISTORY_STREAM, CONSUMER)).num_pending:  # noqa: ASYNC110
-                    await asyncio.sleep(0.2)
-        await asyncio.sleep(1)
+        await wait_stored(Connection(client), SETTLE_S)  # what is missing will be a difference
         writer = stack.one("history")
         await asyncio.to_thread(stack.stopped, writer)
         await asyncio.to_thread(stack.fetch, writer, "/data/history", folder)

@@ -1,19 +1,16 @@
-"""Segments on disk: what is in them, and that a kill at any moment leaves a flush whole or absent."""
+"""Segments on disk: what is in them."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from headcount.errors import DataFolderError
-from headcount.history.buffer import HistoryBuffer
 from headcount.history.hours import hour_name
-from headcount.history.segments import opened
 from history_batches import T0, batch, random_rows, segment_files, stored_counts, stored_fixes, values, write
 from read_only import read_only
 
@@ -54,18 +51,7 @@ def test_sites_are_apart(tmp_path: Path) -> None:
         expected = {(at, "site"): (list(range(first, first + 8)), 1, 1) for at in instants}
         assert expected.items() <= stored_counts(tmp_path, site).items()
     group = pq.read_metadata(segment_files(tmp_path, "fixes")[0]).row_group(0)
-    assert group.column(0).total_compressed_size < 100
-
-
-def test_a_segment_without_sites_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Segments of an older release, whose rows name no site, are set aside at the start."""
-    write(tmp_path, batch(rows=random_rows(random.Random(8), 10)))
-    (segment,) = segment_files(tmp_path, "fixes")
-    pq.write_table(pq.read_table(segment).drop_columns(["site"]), segment)
-    with opened(tmp_path) as segments:
-        assert (segments.root / "damaged" / "fixes" / segment.parent.name / segment.name).is_file()
-    assert not segment.exists()
-    assert f"{segment} was written by an older release: its rows have no site" in caplog.messages
+    assert group.column(0).total_compressed_size < 150
 
 
 def test_hours_have_their_own_folders(tmp_path: Path) -> None:
@@ -92,87 +78,18 @@ def test_names_are_dictionaries_and_blocks_are_zstd(tmp_path: Path) -> None:
         assert "RLE_DICTIONARY" in chunks[name].encodings
 
 
-def flushed(data: Path) -> list[str]:
-    """A history with one flush of four segments; returns their names."""
-    rows = random_rows(random.Random(4), 50, start=T0 + 3600 - 30)
-    write(data, batch(rows=rows, counts=[(T0 + 3590, values(2, 0)), (T0 + 3600, values(2, 0))]))
-    with opened(data) as segments:
-        return segments.written.segments
-
-
-@pytest.mark.parametrize("renamed", list(product([True, False], repeat=4)))
-def test_a_kill_between_the_renames_is_made_good(tmp_path: Path, renamed: tuple[bool, ...]) -> None:
-    """A recorded flush of which only some segments have their names is completed at the next start."""
-    names = flushed(tmp_path)
-    assert len(names) == 4
-    before = stored_fixes(tmp_path), stored_counts(tmp_path)
-    for name, done in zip(names, renamed, strict=True):
-        path = tmp_path / "history" / name
-        if not done:
-            path.rename(path.with_suffix(".parquet.tmp"))
-    with opened(tmp_path):
-        pass
-    assert (stored_fixes(tmp_path), stored_counts(tmp_path)) == before
-    assert not list(tmp_path.rglob("*.tmp"))
-
-
-def test_a_kill_before_the_record_leaves_nothing(tmp_path: Path) -> None:
-    """Whole or truncated files of a flush that was not recorded are removed; the rows come again."""
-    flushed(tmp_path)
-    before = stored_fixes(tmp_path)
-    hour = tmp_path / "history" / "fixes" / hour_name(T0)
-    whole = segment_files(tmp_path, "fixes")[0].read_bytes()
-    (hour / "000000000002.parquet.tmp").write_bytes(whole)
-    (hour / "000000000003.parquet.tmp").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "history" / "written.json.tmp").write_bytes(b'{"flush": 2, "segm')
-    with opened(tmp_path) as segments:
-        assert segments.written.flush == 1
-    assert not list(tmp_path.rglob("*.tmp"))
-    assert stored_fixes(tmp_path) == before
-
-
-def test_no_segment_is_overwritten_without_the_record(tmp_path: Path) -> None:
-    """If the record is missing, new segments get numbers after the old ones."""
-    flushed(tmp_path)
-    before = len(stored_fixes(tmp_path))
-    (tmp_path / "history" / "written.json").unlink()
-    write(tmp_path, batch(1, random_rows(random.Random(5), 10), partitions=2))
-    assert len(stored_fixes(tmp_path)) == before + 10
-
-
-def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    """A record that can't be read stops the writer with the remedy, instead of storing rows twice."""
-    flushed(tmp_path)
-    (tmp_path / "history" / "written.json").write_text("{")
-    with pytest.raises(DataFolderError, match=r"written\.json is damaged.*Remove"), opened(tmp_path):
-        pass
-
-
-def test_there_is_one_writer(tmp_path: Path) -> None:
-    """A second writer is refused while the first one lives."""
-    refused = pytest.raises(DataFolderError, match="another history writer")
-    with opened(tmp_path), refused, opened(tmp_path):
-        pass
-    with opened(tmp_path):
-        pass
-
-
 def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     """A folder that can't be written gives the folder, the problem and what to do."""
     refused = pytest.raises(DataFolderError, match=r"Permission denied|Read-only file system")
-    with read_only(tmp_path / "data") as data, refused, opened(data):
-        pass
+    with read_only(tmp_path / "data") as data, refused:
+        write(data, batch(rows=random_rows(random.Random(6), 10)))
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
-    """A file where the hour's folder should be fails the flush, and nothing of it is left behind."""
-    with opened(tmp_path) as segments:
-        pending = HistoryBuffer(segments.written)
-        pending.add(batch(rows=random_rows(random.Random(6), 10)), T0)
-        flush = pending.take(T0)
-        assert flush is not None
-        (tmp_path / "history" / "fixes" / hour_name(T0)).write_text("in the way")
-        with pytest.raises(DataFolderError, match=r"hour=2026-11-24T13"):
-            segments.commit(flush)
-        assert segments.written.flush == 0
-    assert not (tmp_path / "history" / "written.json").exists()
+    """A file where the hour's folder should be fails the flush, and nothing of it is stored."""
+    path = tmp_path / "history" / "fixes" / hour_name(T0)
+    path.parent.mkdir(parents=True)
+    path.write_text("in the way")
+    with pytest.raises(DataFolderError, match=r"hour=2026-11-24T13"):
+        write(tmp_path, batch(rows=random_rows(random.Random(6), 10)))
+    assert not (tmp_path / "history" / "manifest.json").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import random
 import signal
@@ -17,16 +16,17 @@ import msgspec
 import nats.errors
 import pytest
 from nats.aio.client import Client
-from nats.js.api import RetentionPolicy, StreamConfig
 
 from headcount.broker.core import Broker
 from headcount.errors import DataFolderError
-from headcount.history import writer as module
+from headcount.history import intake as module
+from headcount.history.catalog import Catalog
 from headcount.history.hours import folder, hour_name
-from headcount.history.retention import KEEP_S, drop_expired
+from headcount.history.intake import HistoryWriterStats
+from headcount.history.objects import FolderStore
+from headcount.history.retention import KEEP_S
 from headcount.history.row_erasure import erase_rows
-from headcount.history.segments import opened
-from headcount.history.writer import CONSUMER, HistoryWriterStats, run
+from headcount.history.writer import run
 from headcount.messages.history import EraseReply, EraseRequest, HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT, INTERNAL
 from headcount.messaging.connection import Connection
@@ -34,7 +34,6 @@ from history_batches import (
     T0,
     Row,
     batch,
-    damage_pages,
     pseudonym,
     random_rows,
     segment_files,
@@ -67,29 +66,20 @@ async def publish(client: Client, *batches: HistoryBatch, pause_s: float = 0.0) 
         await until(stored, f"a batch on {subject}", every_s=0.2)
 
 
-async def until_acknowledged(client: Client) -> None:
-    """Wait until the consumer has nothing to deliver and nothing to be acknowledged."""
-    jetstream = client.jetstream()
+async def until_stored(client: Client) -> None:
+    """Wait until all rows are stored: then they have left the stream."""
 
     async def is_done() -> bool:
         with suppress(nats.errors.Error, TimeoutError):
-            info = await jetstream.consumer_info(HISTORY_STREAM, CONSUMER)
-            return not info.num_pending and not info.num_ack_pending
+            return not (await client.jetstream().stream_info(HISTORY_STREAM)).state.messages
         return False
 
-    await until(is_done, "all batches are acknowledged")
+    await until(is_done, "all batches are stored")
 
 
-async def until_delivered(client: Client) -> None:
-    """Wait until the writer has received everything, and has not acknowledged all of it."""
-
-    async def is_received() -> bool:
-        with suppress(nats.js.errors.NotFoundError):  # the writer has not made it yet
-            info = await client.jetstream().consumer_info(HISTORY_STREAM, CONSUMER)
-            return not info.num_pending and bool(info.num_ack_pending)
-        return False
-
-    await until(is_received, "all batches are delivered")
+def objects(data: Path) -> FolderStore:
+    """The history's store in a data folder."""
+    return FolderStore(folder(data))
 
 
 @asynccontextmanager
@@ -102,7 +92,7 @@ async def writing(
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
-                run(Connection(client), data, stop=stop, flush_s=flush_s, clock=clock, stats=stats)
+                run(Connection(client), objects(data), stop=stop, flush_s=flush_s, clock=clock, stats=stats)
             )
             yield client, stats
             stop.set()
@@ -149,25 +139,25 @@ def assert_all_once(data: Path, rows: Sequence[Sequence[Row]]) -> None:
     assert {(n, total) for _, n, total in counts.values()} == {(len(rows), len(rows))}
 
 
-async def test_batches_become_segments_and_are_acknowledged(tmp_path: Path) -> None:
-    """A published row is on disk, once, before it is acknowledged; a stop flushes the rest."""
+async def test_batches_become_segments_and_leave_the_stream(tmp_path: Path) -> None:
+    """A published row is on disk, once, before it leaves the stream; a stop stores the rest."""
     rows, batches = sent(1)
     async with open_broker(tmp_path / "broker") as broker:
         async with writing(broker, tmp_path) as (client, stats):
             await publish(client, *batches)
-            await until_acknowledged(client)
+            await until_stored(client)
             assert_all_once(tmp_path, rows)
             assert stats.fixes == sum(len(part) for part in rows)
             assert stats.repeated > 0
-        async with writing(broker, tmp_path, flush_s=3600) as (client, _):
+        async with writing(broker, tmp_path, flush_s=3600) as (client, stats):
             late = [replace(row, seq=row.seq + 10_000) for row in rows[0]]
-            await publish(client, batch(0, late, partitions=4))
-            await until_delivered(client)
-            await asyncio.sleep(0.3)  # time in which nothing may be flushed
+            again = late[:10]
+            await publish(client, batch(0, again, partitions=4), batch(0, late, partitions=4))
+            await until(lambda: stats.repeated)
             assert_all_once(tmp_path, rows)
         assert len(stored_fixes(tmp_path)) == 4 * 300 + 300
         client = await internal_client(broker)
-        await until_acknowledged(client)
+        await until_stored(client)
         await client.close()
 
 
@@ -179,32 +169,26 @@ async def test_a_batch_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
         await jetstream.publish("history.0", b"\xc1 rubbish")
         await jetstream.publish("history.0", msgspec.msgpack.encode(batch(9, rows, partitions=4)))
         await publish(client, batch(0, rows, partitions=4))
-        await until_acknowledged(client)
+        await until_stored(client)
         assert stats.refused == 2
         assert [row for _, row in stored_fixes(tmp_path)] == rows
 
 
-async def test_it_waits_for_its_stream(tmp_path: Path) -> None:
-    """A writer that starts before the stream exists begins when it is there, on a work queue too."""
+async def test_a_stream_that_is_created_again_is_read_from_its_start(tmp_path: Path) -> None:
+    """Sequences start again: rows that come again are recognised by their site's mark, new ones are stored."""
     rows, batches = sent(2, n=50)
-    async with open_broker(tmp_path / "broker") as broker:
-        client = await internal_client(broker)
-        await client.jetstream().delete_stream(HISTORY_STREAM)
-        for _ in range(2):  # the second start finds the consumer of the first one
-            async with writing(broker, tmp_path):
-                await asyncio.sleep(0.2)  # the stream comes later than the writer
-                work_queue = StreamConfig(
-                    name=HISTORY_STREAM,
-                    subjects=["history.*"],
-                    retention=RetentionPolicy.WORK_QUEUE,
-                    max_bytes=1 << 24,
-                )
-                await client.jetstream().add_stream(work_queue)
-                await publish(client, *batches)
-                await until_acknowledged(client)
+    half = len(batches) // 2
+    async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, _):
+        await publish(client, *batches[:half])
+        await until_stored(client)
+        jetstream = client.jetstream()
+        config = (await jetstream.stream_info(HISTORY_STREAM)).config
+        await jetstream.delete_stream(HISTORY_STREAM)
+        await asyncio.sleep(0.2)  # it is created later, while the writer waits
+        await jetstream.add_stream(config)
+        await publish(client, *batches[half // 2 :])
+        await until_stored(client)
         assert_all_once(tmp_path, rows)
-        assert (await client.jetstream().stream_info(HISTORY_STREAM)).state.messages == 0
-        await client.close()
 
 
 async def test_full_memory_is_flushed_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,11 +201,11 @@ async def test_full_memory_is_flushed_early(tmp_path: Path, monkeypatch: pytest.
             await publish(client, *batches)
             await until(lambda: stats.flushes >= 2)
         async with writing(broker, tmp_path) as (client, _):
-            await until_acknowledged(client)
+            await until_stored(client)
         assert_all_once(tmp_path, rows)
 
 
-async def test_a_flush_that_fails_acknowledges_nothing(tmp_path: Path) -> None:
+async def test_a_flush_that_fails_loses_nothing(tmp_path: Path) -> None:
     """Where the disk refuses, the role ends with the reason, and the next one stores every row."""
     hour = tmp_path / "history" / "fixes" / hour_name(T0)
 
@@ -240,7 +224,7 @@ async def test_a_flush_that_fails_acknowledges_nothing(tmp_path: Path) -> None:
         assert caught.group_contains(DataFolderError, match=hour_name(T0))
         hour.unlink()
         async with writing(broker, tmp_path) as (client, _):
-            await until_acknowledged(client)
+            await until_stored(client)
     assert [row for _, row in stored_fixes(tmp_path)] == rows
 
 
@@ -253,27 +237,6 @@ async def test_expired_hours_are_dropped_at_the_start(tmp_path: Path) -> None:
     ):
         await until(lambda: stats.hours_dropped == 1)
     assert segment_files(tmp_path, "fixes") == []
-
-
-async def test_a_lost_delivery_is_fetched_again_in_order(tmp_path: Path) -> None:
-    """After a lost message the consumer is created again, and none of its rows is skipped."""
-    rows, batches = sent(4, n=100)
-    async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, stats):
-        thief = await internal_client(broker)
-        await until_acknowledged(client)
-        stolen = await thief.jetstream().pull_subscribe_bind(CONSUMER, HISTORY_STREAM)
-        while not stats.reopened:
-            # Of several messages, the broker gives the first to the earlier request, the next to the other.
-            request = asyncio.create_task(stolen.fetch(1, timeout=0.3))
-            await asyncio.sleep(0.1)  # so that the request arrives before the messages
-            await publish(client, *batches[:3])
-            del batches[:3]
-            with suppress(nats.errors.Error, TimeoutError):
-                await request
-        await thief.close()
-        await publish(client, *batches)
-        await until_acknowledged(client)
-        assert_all_once(tmp_path, rows)
 
 
 async def test_a_killed_broker_costs_no_row(tmp_path: Path) -> None:
@@ -289,7 +252,7 @@ async def test_a_killed_broker_costs_no_row(tmp_path: Path) -> None:
             os.kill(broker.pid, signal.SIGKILL)
             await sending
             await until(lambda n=before: broker.restarts > n)  # type: ignore[misc]
-        await until_acknowledged(client)
+        await until_stored(client)
         assert_all_once(tmp_path, rows)
 
 
@@ -330,10 +293,9 @@ async def test_a_killed_writer_costs_no_row(tmp_path: Path) -> None:
                 await asyncio.sleep(0.1 + rng.random() * 0.6)
             await sending
         async with writing(broker, tmp_path):
-            await until_acknowledged(client)
+            await until_stored(client)
         await client.close()
     assert_all_once(tmp_path, rows)
-    assert not list((tmp_path / "history").rglob("*.tmp"))
 
 
 async def test_what_is_written_is_not_in_the_stream_any_more(tmp_path: Path) -> None:
@@ -341,7 +303,7 @@ async def test_what_is_written_is_not_in_the_stream_any_more(tmp_path: Path) -> 
     rows, batches = sent(5, n=50)
     async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, _):
         await publish(client, *batches)
-        await until_acknowledged(client)
+        await until_stored(client)
         await until(lambda: not in_files(tmp_path / "broker", bytes.fromhex(rows[0][0].device)))
     assert_all_once(tmp_path, rows)
 
@@ -385,7 +347,8 @@ async def test_an_erased_site_is_nowhere(tmp_path: Path) -> None:
     async with open_broker(tmp_path / "broker") as broker:
         async with writing(broker, tmp_path, flush_s=0.3) as (client, stats):
             await publish(client, *complete, *batches, waiting)
-            assert (await ask_to_erase(client, site="north")).rows == len(others) + 2 == stats.erased
+            erased = (await ask_to_erase(client, site="north")).rows
+            assert erased == stats.erased >= len(others) + 4  # counts may be in several rows
             assert (await ask_to_erase(client, site="north")).rows == 0
             assert (await ask_to_erase(client, site="no site")).error
             assert (await ask_to_erase(client, [others[0].device], site="north")).error
@@ -393,85 +356,11 @@ async def test_an_erased_site_is_nowhere(tmp_path: Path) -> None:
     assert not stored_fixes(tmp_path, "north")
     assert not stored_counts(tmp_path, "north")
     assert not in_files(tmp_path, bytes.fromhex(others[0].device))
-    with opened(tmp_path) as segments:
-        assert not segments.written.sites["north"].waiting
-
-
-@pytest.mark.parametrize("left", ["half a file", "all of it"])
-def test_a_kill_while_a_segment_is_rewritten_hurts_nothing(tmp_path: Path, left: str) -> None:
-    """A temporary file of a killed erasure is removed at the next start, and the erasure continues."""
-    rows = random_rows(random.Random(7), 200)
-    write(tmp_path, batch(0, rows))
-    [segment] = segment_files(tmp_path, "fixes")
-    whole = segment.read_bytes()
-    segment.with_name(segment.name + ".erasing.tmp").write_bytes(
-        whole if left == "all of it" else whole[:100]
-    )
-    with opened(tmp_path) as segments:
-        assert segment_files(tmp_path, "fixes") == [segment]
-        assert not list(tmp_path.rglob("*.tmp"))
-        theirs = sum(row.device == rows[0].device for row in rows)
-        assert erase_rows(segments.root, EraseRequest([rows[0].device])) == theirs
-    assert len(stored_fixes(tmp_path)) == len(rows) - theirs
 
 
 def test_a_segment_without_other_devices_is_removed(tmp_path: Path) -> None:
     """Where no row is left there is no file."""
     rows = random_rows(random.Random(8), 20)
     write(tmp_path, batch(0, rows))
-    assert erase_rows(folder(tmp_path), EraseRequest(sorted({row.device for row in rows}))) == 20
+    assert erase_rows(Catalog(objects(tmp_path)), EraseRequest(sorted({row.device for row in rows}))) == 20
     assert not segment_files(tmp_path, "fixes")
-
-
-def test_a_damaged_segment_does_not_stop_an_erasure(tmp_path: Path) -> None:
-    """It is set aside, where no query reads it; the device's rows in other segments are erased."""
-    rows = random_rows(random.Random(9), 300)
-    for start in (0, 100, 200):
-        write(tmp_path, batch(0, rows[start : start + 100]))
-    damaged = segment_files(tmp_path, "fixes")[1]
-    damage_pages(damaged)
-    theirs = sum(row.device == rows[0].device for row in (*rows[:100], *rows[200:]))
-    assert erase_rows(folder(tmp_path), EraseRequest([rows[0].device])) == theirs
-    assert not damaged.exists()
-    aside = folder(tmp_path) / "damaged" / "fixes" / damaged.parent.name / damaged.name
-    assert aside.is_file()
-    assert len(stored_fixes(tmp_path)) == 200 - theirs
-    drop_expired(tmp_path, T0 + 48 * 3600)
-    assert not aside.exists()
-
-
-def test_a_start_sets_damaged_segments_aside_and_names_foreign_files(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An empty segment goes out of the way; a file that is not ours stays where it is, and both are in the log."""
-    write(tmp_path, batch(0, random_rows(random.Random(10), 20)))
-    (segment,) = segment_files(tmp_path, "fixes")
-    foreign = segment.with_name("._000000000001.parquet")
-    foreign.write_bytes(b"metadata of a Mac")
-    segment.write_bytes(b"")
-    with opened(tmp_path):
-        pass
-    assert not segment.exists()
-    assert foreign.exists()
-    lines = [record.getMessage() for record in caplog.records]
-    assert any(f"{segment} cannot be read and was set aside" in line for line in lines)
-    assert f"{foreign} is not a file of the history and is ignored" in lines
-
-
-def test_a_disk_that_cannot_be_read_sets_nothing_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the process can open no more files, an erasure fails, and no segment is taken for damaged."""
-    rows = random_rows(random.Random(11), 20)
-    write(tmp_path, batch(0, rows))
-    (segment,) = segment_files(tmp_path, "fixes")
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("pyarrow.parquet.read_table", refuse)
-        patch.setattr("pyarrow.parquet.ParquetFile", refuse)
-        with pytest.raises(DataFolderError):
-            erase_rows(folder(tmp_path), EraseRequest([rows[0].device]))
-    assert segment.exists()

@@ -23,6 +23,8 @@ from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
 from headcount.history import writer
+from headcount.history.hours import folder
+from headcount.history.objects import FolderStore
 from headcount.messages.counts import decode_counts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.records import Device
@@ -97,7 +99,9 @@ async def deployment(data: Path) -> AsyncIterator[_Deployment]:
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as roles:
             roles.create_task(counting.run(counting.WorkerSettings(SITE, core, [], 2), stop))
-            roles.create_task(writer.run(Connection(client), data, stop=stop, flush_s=0.5))
+            roles.create_task(
+                writer.run(Connection(client), FolderStore(folder(data)), stop=stop, flush_s=0.5)
+            )
             try:
                 yield found
             finally:
@@ -221,5 +225,5 @@ async def test_a_site_is_erased_while_nothing_is_sent(tmp_path: Path) -> None:
         connection = Connection(here.client)
         states = Snapshots(connection)
         await asyncio.sleep(2)  # the states with the site are saved, and ticks follow
-        assert await erasure.erase_site(connection, SITE.id, time.time() - 1, states) == 1
+        assert await erasure.erase_site(connection, SITE.id, time.time() - 1, states) >= 1
         assert await erasure.erase_site(connection, SITE.id, time.time() - 1, states) == 0

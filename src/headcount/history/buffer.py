@@ -1,22 +1,23 @@
 """Received rows of the history that are not yet in a segment. Pure: no clock, no file.
 
-Batches are repeated: the broker redelivers unacknowledged ones, and a worker that processes a part
-of the log again sends the same rows. Those of one site and partition arrive in order, overlapping or
-not, so a mark per site and partition separates new rows from old ones.
+Batches are repeated: a worker that processes a part of the log again sends the same rows. Those of one site
+and partition arrive in order, overlapping or not, so a mark per site and partition separates new rows from
+old ones.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from headcount.counting.fix_columns import F8, I4, I8
 from headcount.errors import LogError
 from headcount.history.hours import T_MAX_S, T_MIN_S
+from headcount.history.manifest import PartitionMark, SiteMark
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import FIX_TYPES, CountsAt, HistoryBatch, HistoryFixes
@@ -27,12 +28,6 @@ I2 = NDArray[np.int16]
 #: (int16, index into its sites).
 StoredColumns = dict[str, NDArray[Any]]
 
-#: How long an instant waits for partitions that have not reported it. Waiting counts from its first
-#: report, not from the instant itself: after a pause, partition 0 may send an hour of counts before
-#: partition 1 begins.
-WAIT_FOR_PARTITIONS_S = 600.0
-#: Maximum number of waiting instants of a site (two hours); beyond, the oldest are written incomplete.
-MAX_WAITING = 720
 #: Partitions are stored in 16 bits.
 MAX_PARTITIONS = 32_767
 #: The marks of a site without newer rows are dropped: the stream and the log hold none of its rows any more.
@@ -51,184 +46,184 @@ class CountRows:
     partitions_total: I2
 
 
-class PartitionProgress(msgspec.Struct):
-    """The newest fix of a site in a partition."""
-
-    seq: int
-    received_s: float  # the largest one so far
-
-
-class PendingInstant(msgspec.Struct):
-    """The counts of a site at an instant, as far as partitions have reported it."""
-
-    since_s: float  # when the first report came, by the writer's clock
-    total: int
-    partitions: list[int]
-    zones: list[str]
-    values: bytes  # int32 [Z, 2, 4], the sum
-
-
-class SiteProgress(msgspec.Struct):
-    """The newest rows of a site, and its instants that wait for partitions."""
-
-    fixes: dict[int, PartitionProgress] = msgspec.field(default_factory=dict)  # by partition
-    counts_at: float = 0.0  # counts up to here are written; later reports of them are dropped
-    waiting: dict[float, PendingInstant] = msgspec.field(default_factory=dict)  # by instant
-
-    def copy(self) -> SiteProgress:
-        """A copy that does not change with this one."""
-        return SiteProgress(dict(self.fixes), self.counts_at, dict(self.waiting))
-
-    def is_over(self, now_s: float) -> bool:
-        """Whether its rows have all expired."""
-        newest_s = max([self.counts_at, *(mark.received_s for mark in self.fixes.values())])
-        return not self.waiting and newest_s < now_s - KEEP_MARKS_S
-
-    def due(self, now_s: float) -> list[float]:
-        """The instants to write now, in order: none older than these will be accepted later."""
-        instants = sorted(self.waiting)
-        until = instants[-MAX_WAITING - 1] if len(instants) > MAX_WAITING else 0.0
-        for at in instants:
-            w = self.waiting[at]
-            if len(w.partitions) >= w.total or now_s - w.since_s >= WAIT_FOR_PARTITIONS_S:
-                until = max(until, at)
-        return [at for at in instants if at <= until]
-
-
-class FlushRecord(msgspec.Struct):
-    """The state of the history after a flush, sufficient to resume after a kill."""
-
-    flush: int = 0
-    segments: list[str] = msgspec.field(default_factory=list)  # of this flush, relative to the history
-    sites: dict[str, SiteProgress] = msgspec.field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
-class Flush:
-    """The rows that are written atomically."""
+class RowFlush:
+    """Rows that are stored together, and the marks of their partitions before and after."""
 
     sites: list[str]  # of the fixes
     fixes: StoredColumns | None
     counts: CountRows | None
-    written: FlushRecord
+    before: dict[int, PartitionMark]
+    after: dict[int, PartitionMark]
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """The counts of a site in one partition at an instant."""
+
+    at_s: float
+    site: str
+    zones: list[str]
+    values: bytes
+    partitions: int
+
+
+@dataclass(slots=True)
+class _PartitionRows:
+    """The waiting rows of a partition."""
+
+    stored: PartitionMark
+    seq: int  # of the newest message that was added
+    sites: dict[str, SiteMark]
+    messages: int = 0
+    rows: int = 0
+    fixes: list[tuple[str, StoredColumns]] = field(default_factory=list)
+    reports: list[_Report] = field(default_factory=list)
+
+    def mark(self, now_s: float) -> PartitionMark:
+        """Return the mark after the waiting rows, without sites whose rows have all expired."""
+        oldest_s = now_s - KEEP_MARKS_S
+        sites = {
+            site: mark
+            for site, mark in self.sites.items()
+            if max(mark.received_s, mark.counts_at) >= oldest_s
+        }
+        return PartitionMark(self.seq, sites)
 
 
 class HistoryBuffer:
-    """Rows in memory, and the progress of the rows on disk.
+    """Rows of some partitions in memory, each from its mark in the manifest on."""
 
-    Limits: the caller flushes when `rows` is large enough; at most MAX_WAITING instants of a site
-    wait for partitions, and each at most WAIT_FOR_PARTITIONS_S.
-    """
-
-    def __init__(self, written: FlushRecord) -> None:
-        self.rows = 0  # of fixes
+    def __init__(self) -> None:
         self.repeated = 0  # fixes dropped as repeated
-        self._flush = written.flush
-        self._sites = {site: progress.copy() for site, progress in written.sites.items()}
-        self._fixes: dict[str, list[StoredColumns]] = {}
-        self._changed = False
+        self._partitions: dict[int, _PartitionRows] = {}
 
-    def add(self, batch: HistoryBatch, now_s: float) -> None:
-        """Add the new rows of a batch.
+    @property
+    def rows(self) -> int:
+        """The number of waiting fixes."""
+        return sum(each.rows for each in self._partitions.values())
+
+    @property
+    def messages(self) -> int:
+        """The number of messages with waiting rows."""
+        return sum(each.messages for each in self._partitions.values())
+
+    @property
+    def partitions(self) -> set[int]:
+        """The partitions whose rows are accepted."""
+        return set(self._partitions)
+
+    def start(self, partition: int, stored: PartitionMark) -> None:
+        """Accept rows of a partition after this mark; its waiting rows are dropped."""
+        self._partitions[partition] = _PartitionRows(stored, stored.stream_seq, dict(stored.sites))
+
+    def stop(self, partition: int) -> None:
+        """Accept no more rows of a partition, and drop the waiting ones."""
+        self._partitions.pop(partition, None)
+
+    def stored_seq(self, partition: int) -> int:
+        """The newest message of a partition whose rows are stored."""
+        return self._partitions[partition].stored.stream_seq
+
+    def added_seq(self, partition: int) -> int:
+        """The newest message of a partition that was added."""
+        return self._partitions[partition].seq
+
+    def add(self, partition: int, seq: int, batch: HistoryBatch | None) -> None:
+        """Add the new rows of a partition's next message.
 
         Args:
-            batch: in the order in which its site and partition sent it; repeats and overlaps are dropped.
-            now_s: the writer's clock, Unix seconds; it bounds the wait for other partitions.
+            partition: one that was started.
+            seq: the message's sequence; earlier ones are ignored.
+            batch: repeated rows are dropped; None if the message cannot be decoded.
 
         Raises:
-            LogError: the batch is inconsistent; none of its rows were added.
+            LogError: the batch is inconsistent; only the mark moves.
         """
-        if not 0 <= batch.partition < batch.partitions <= MAX_PARTITIONS:
+        known = self._partitions[partition]
+        if seq <= known.seq:
+            return
+        known.seq = seq
+        known.messages += 1
+        if batch is None:
+            return
+        if batch.partition != partition or not 0 <= partition < batch.partitions <= MAX_PARTITIONS:
             raise LogError(
                 f"history batch of partition {batch.partition} of {batch.partitions}: no such partition"
             )
-        fixes = None if batch.fixes is None else _columns(batch.partition, batch.fixes)
+        fixes = None if batch.fixes is None else _columns(partition, batch.fixes)
         for counts in batch.counts:
             _check_counts(counts, batch)
-        progress = self._sites.setdefault(batch.site, SiteProgress())
+        mark = known.sites.get(batch.site, SiteMark())
         if fixes is not None:
-            self._add_fixes(batch, progress.fixes, fixes)
+            mark = self._add_fixes(known, batch.site, mark, fixes)
+        counts_at = mark.counts_at
         for counts in batch.counts:
-            self._add_counts(batch, progress, counts, now_s)
+            if counts.at > counts_at:
+                counts_at = counts.at
+                report = _Report(counts.at, batch.site, batch.zones, counts.values, batch.partitions)
+                known.reports.append(report)
+        known.sites[batch.site] = SiteMark(mark.fix_seq, mark.received_s, counts_at)
 
-    def drop_waiting(self, site: str) -> None:
-        """Drop the instants of a site that wait for partitions; later reports of them are dropped too."""
-        progress = self._sites.get(site)
-        if progress is not None and progress.waiting:
-            progress.counts_at = max(progress.waiting)
-            progress.waiting.clear()
-            self._changed = True
+    def take(self, now_s: float) -> RowFlush | None:
+        """Remove and return everything that waits; None if no message was added.
 
-    def take(self, now_s: float) -> Flush | None:
-        """Return everything to write to disk now, or None if nothing has changed."""
-        due = {site: progress.due(now_s) for site, progress in self._sites.items()}
-        if not self._changed and not any(due.values()):
+        Until `confirm` or `start`, the marks before remain those of the last flush.
+        """
+        changed = {number: each for number, each in self._partitions.items() if each.messages}
+        if not changed:
             return None
-        self._flush += 1
-        done = []
-        for site, instants in due.items():
-            progress = self._sites[site]
-            done += [(at, site, progress.waiting.pop(at)) for at in instants]
-            progress.counts_at = max([progress.counts_at, *instants])
-        sites, fixes = sorted(self._fixes), _joined(self._fixes)
-        self._fixes, self.rows, self._changed = {}, 0, False
-        self._sites = {site: known for site, known in self._sites.items() if not known.is_over(now_s)}
-        written = FlushRecord(
-            flush=self._flush, sites={site: progress.copy() for site, progress in self._sites.items()}
+        fixes = [part for each in changed.values() for part in each.fixes]
+        reports = [report for each in changed.values() for report in each.reports]
+        flush = RowFlush(
+            sites=sorted({site for site, _ in fixes}),
+            fixes=_joined(fixes),
+            counts=_count_rows(reports),
+            before={number: each.stored for number, each in changed.items()},
+            after={number: each.mark(now_s) for number, each in changed.items()},
+            messages=sum(each.messages for each in changed.values()),
         )
-        return Flush(sites, fixes, _count_rows(sorted(done, key=lambda each: each[:2])), written)
+        for each in changed.values():
+            each.messages = each.rows = 0
+            each.fixes, each.reports = [], []
+        return flush
 
-    def _add_fixes(
-        self, batch: HistoryBatch, marks: dict[int, PartitionProgress], fixes: StoredColumns
-    ) -> None:
+    def confirm(self, flush: RowFlush) -> None:
+        """Note that a flush is stored."""
+        for number, mark in flush.after.items():
+            if number in self._partitions:
+                self._partitions[number].stored = mark
+
+    def _add_fixes(self, known: _PartitionRows, site: str, mark: SiteMark, fixes: StoredColumns) -> SiteMark:
         seq, received_s = fixes["seq"], fixes["received"]
-        known = marks.get(batch.partition, PartitionProgress(0, 0.0))
-        fresh = seq > known.seq
+        fresh = seq > mark.fix_seq
         # A repeated row is never received later than the latest row so far. One that is comes from
         # a new log (its folder was emptied), whose sequences start again.
-        later = received_s > known.received_s
+        later = received_s > mark.received_s
         if bool(np.any(~fresh & later)):
             fresh = later
         fresh &= _first_of_each(seq)
         count = int(np.count_nonzero(fresh))
         self.repeated += len(seq) - count
         if not count:
-            return
-        newest_s = max(known.received_s, float(received_s[fresh].max()))
-        marks[batch.partition] = PartitionProgress(int(seq[fresh].max()), newest_s)
+            return mark
         if count < len(seq):
             fixes = {name: column[fresh] for name, column in fixes.items()}
-        self._fixes.setdefault(batch.site, []).append(fixes)
-        self.rows += count
-        self._changed = True
-
-    def _add_counts(
-        self, batch: HistoryBatch, progress: SiteProgress, counts: CountsAt, now_s: float
-    ) -> None:
-        if counts.at <= progress.counts_at:
-            return
-        known = progress.waiting.get(counts.at) or PendingInstant(now_s, batch.partitions, [], [], b"")
-        if batch.partition in known.partitions:
-            return
-        zones, values = _sum((known.zones, _values(known.values)), (batch.zones, _values(counts.values)))
-        progress.waiting[counts.at] = PendingInstant(
-            since_s=known.since_s,
-            total=batch.partitions,
-            partitions=[*known.partitions, batch.partition],
-            zones=zones,
-            values=values.astype("<i4").tobytes(),
-        )
-        self._changed = True
+        known.fixes.append((site, fixes))
+        known.rows += count
+        newest_s = max(mark.received_s, float(fixes["received"].max()))
+        return SiteMark(int(fixes["seq"].max()), newest_s, mark.counts_at)
 
 
-def _joined(parts: dict[str, list[StoredColumns]]) -> StoredColumns | None:
+def _joined(parts: list[tuple[str, StoredColumns]]) -> StoredColumns | None:
     """All fixes, with a column `site`: the index of the row's site in the order of names."""
-    flat = [(code, part) for code, site in enumerate(sorted(parts)) for part in parts[site]]
-    if not flat:
+    if not parts:
         return None
-    joined = {name: np.concatenate([part[name] for _, part in flat]) for name in flat[0][1]}
-    codes, lengths = [code for code, _ in flat], [len(part["seq"]) for _, part in flat]
-    return {"site": np.repeat(np.array(codes, np.int16), lengths), **joined}
+    codes = {site: code for code, site in enumerate(sorted({site for site, _ in parts}))}
+    joined = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
+    lengths = [len(part["seq"]) for _, part in parts]
+    return {"site": np.repeat(np.array([codes[site] for site, _ in parts], np.int16), lengths), **joined}
 
 
 def _first_of_each(seq: I8) -> NDArray[np.bool_]:
@@ -276,30 +271,36 @@ def _check_counts(counts: CountsAt, batch: HistoryBatch) -> None:
         )
 
 
-def _values(raw: bytes) -> I4:
-    return np.frombuffer(raw, "<i4").reshape(-1, len(KINDS), len(COUNT_FIELDS))
+def _count_rows(reports: Iterable[_Report]) -> CountRows | None:
+    """The sums of the partitions, by instant, site and zone."""
+    groups: dict[tuple[float, str], list[_Report]] = {}
+    for report in reports:
+        if report.zones:
+            groups.setdefault((report.at_s, report.site), []).append(report)
+    if not groups:
+        return None
+    ordered = sorted(groups.items())
+    sums = [_sum(group) for _, group in ordered]
+    lengths = [len(zones) for zones, _, _ in sums]
+    total = [max(report.partitions for report in group) for _, group in ordered]
+    return CountRows(
+        at_s=np.repeat([at for (at, _), _ in ordered], lengths),
+        site=[site for ((_, site), _), (zones, _, _) in zip(ordered, sums, strict=True) for _ in zones],
+        zone=[zone for zones, _, _ in sums for zone in zones],
+        values=np.concatenate([values for _, values, _ in sums]),
+        partitions=np.concatenate([partitions for _, _, partitions in sums]),
+        partitions_total=np.repeat(np.array(total, np.int16), lengths),
+    )
 
 
-def _sum(*parts: tuple[list[str], I4]) -> tuple[list[str], I4]:
-    """Sums by the zones' names: while the site file changes, partitions may differ in their zones."""
-    names = list(dict.fromkeys(name for zones, _ in parts for name in zones))
+def _sum(group: list[_Report]) -> tuple[list[str], I4, I2]:
+    """The zones of an instant, the sums of their counts, and the number of partitions in each sum."""
+    names = list(dict.fromkeys(zone for report in group for zone in report.zones))
     index = {name: i for i, name in enumerate(names)}
     total = np.zeros((len(names), len(KINDS), len(COUNT_FIELDS)), np.int32)
-    for zones, values in parts:
-        np.add.at(total, [index[name] for name in zones], values)
-    return names, total
-
-
-def _count_rows(done: list[tuple[float, str, PendingInstant]]) -> CountRows | None:
-    """The rows of instants and their sites."""
-    if not any(w.zones for _, _, w in done):
-        return None
-    lengths = [len(w.zones) for _, _, w in done]
-    return CountRows(
-        at_s=np.repeat([at for at, _, _ in done], lengths),
-        site=[site for _, site, w in done for _ in w.zones],
-        zone=[zone for _, _, w in done for zone in w.zones],
-        values=np.concatenate([_values(w.values) for _, _, w in done]),
-        partitions=np.repeat(np.array([len(w.partitions) for _, _, w in done], np.int16), lengths),
-        partitions_total=np.repeat(np.array([w.total for _, _, w in done], np.int16), lengths),
-    )
+    partitions = np.zeros(len(names), np.int16)
+    for report in group:
+        rows = [index[zone] for zone in report.zones]
+        total[rows] += np.frombuffer(report.values, "<i4").reshape(-1, len(KINDS), len(COUNT_FIELDS))
+        partitions[rows] += 1
+    return names, total, partitions

@@ -65,6 +65,13 @@ class PartitionMark(msgspec.Struct, frozen=True, omit_defaults=True):
     sites: dict[str, SiteMark] = msgspec.field(default_factory=dict)
 
 
+class EventMark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far the stream EVENT is stored."""
+
+    stream: str = ""  # when the stream was created whose sequence this is
+    seq: int = 0
+
+
 class Removed(msgspec.Struct, frozen=True):
     """A segment that was replaced or has expired; it is deleted when no reader can use it any more."""
 
@@ -125,6 +132,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     number: int = 0  # of commits
     stream: str = ""  # when the stream was created whose sequences the marks give
     partitions: dict[int, PartitionMark] = msgspec.field(default_factory=dict)
+    events: EventMark = EventMark()
     segments: tuple[Segment, ...] = ()
     removed: tuple[Removed, ...] = ()
     damaged: tuple[DamagedSegment, ...] = ()

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
+from headcount.history.catalog import Catalog
 from headcount.history.hours import hour_start
+from headcount.history.objects import FolderStore
 from headcount.runtime.private_files import folder_errors
 
 _log = logging.getLogger(__name__)
@@ -17,20 +21,12 @@ _log = logging.getLogger(__name__)
 DAMAGED = "damaged"
 #: Segments that are left out, and when they were changed; `history` sets them aside at its next start.
 _left_out: dict[str, int] = {}
-_SEGMENT = re.compile(r"\d{12}\.parquet")
-
-
-def segments_of(hour: Path) -> list[Path]:
-    """The segments in the folder of an hour, oldest first; files with other names are not ours."""
-    try:
-        return sorted(path for path in hour.iterdir() if _SEGMENT.fullmatch(path.name))
-    except FileNotFoundError:  # retention has just dropped the hour
-        return []
+_SEGMENT = re.compile(r"[0-9a-f]{32}\.parquet")
 
 
 def all_segments(root: Path, kind: str) -> list[Path]:
     """The segments of one kind (`fixes`, `counts`) below the history's folder, oldest first."""
-    return [path for hour in sorted(root.glob(f"{kind}/hour=*")) for path in segments_of(hour)]
+    return [root / segment.name for segment in Catalog(FolderStore(root)).manifest().of(kind)]
 
 
 def foreign_files(root: Path) -> Iterator[Path]:
@@ -106,6 +102,12 @@ def set_aside(root: Path, path: Path) -> Path:
     target = root / DAMAGED / path.parent.parent.name / path.parent.name / path.name
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.rename(target)
+    name = path.relative_to(root).as_posix()
+    Catalog(FolderStore(root)).commit(
+        lambda before: msgspec.structs.replace(
+            before, segments=tuple(each for each in before.segments if each.name != name)
+        )
+    )
     _log.error(
         "%s cannot be read and was set aside as %s: its rows are missing in answers",
         path,

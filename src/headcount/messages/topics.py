@@ -57,6 +57,8 @@ EXACT_TOPIC = "headcount/{site}/exact/{zone}"
 FORGET_SUBJECT = "fix.{partition}.forget"
 #: EraseRequest → EraseReply, answered by the history's writer.
 HISTORY_ERASE_SUBJECT = "ask.history.erase"
+#: Has all history writers store what they have in memory; empty, and not answered.
+HISTORY_FLUSH_SUBJECT = "ask.history.flush"
 #: DeviceStateRequest → DeviceState or null, answered by the partition's worker.
 DEVICE_STATE_SUBJECT = "ask.{partition}"
 

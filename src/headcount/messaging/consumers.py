@@ -48,9 +48,10 @@ async def acknowledge(connection: Connection, message: StoredMessage) -> None:
 class PullConsumer:
     """A consumer of a stream, read in batches; see `pull_consumer`."""
 
-    def __init__(self, subscription: JetStreamContext.PullSubscription, pending: int) -> None:
+    def __init__(self, subscription: JetStreamContext.PullSubscription, info: ConsumerInfo) -> None:
         """Read through a subscription; `pending` messages were there when the consumer was created."""
-        self.pending = pending
+        self.name = info.name
+        self.pending = info.num_pending
         self._subscription = subscription
 
     async def fetch(self, limit: int, within_s: float) -> list[StoredMessage]:
@@ -98,7 +99,7 @@ async def pull_consumer(
         jetstream = connection.client.jetstream(timeout=timeout_s)
         subscription = await jetstream.pull_subscribe_bind(info.name, stream)
     try:
-        yield PullConsumer(subscription, info.num_pending)
+        yield PullConsumer(subscription, info)
     finally:
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError, LogError):
             await subscription.unsubscribe()

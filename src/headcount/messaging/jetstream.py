@@ -80,6 +80,7 @@ class StreamInfo(msgspec.Struct):
     config: dict[str, Any]
     state: StreamState
     ts: str
+    created: str  # a stream that is created again has another time, and its sequences start again
 
     @property
     def now_s(self) -> float:

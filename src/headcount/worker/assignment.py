@@ -3,19 +3,14 @@
 Every worker computes it from the same tables and acts on its own part; there is no leader. Loads differ by
 one at most. A partition stays with its owner unless that is gone or owns more than its share: a worker that
 joins acquires its share and nothing else moves, and of a worker that leaves only its own partitions move.
-Otherwise the highest random weight decides (rendezvous hashing; Thaler and Ravishankar 1998).
+Otherwise the highest random weight decides (`messaging/rendezvous.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 
-
-def weight(partition: int, worker: str) -> int:
-    """The weight of a worker for a partition, the same wherever it is computed."""
-    digest = hashlib.blake2b(f"{partition}|{worker}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest)
+from headcount.messaging.rendezvous import weight
 
 
 def assign(partitions: int, workers: Collection[str], owners: Mapping[int, str]) -> dict[int, str]:

@@ -319,6 +319,9 @@ def _compare_recorded(
             if row.at in must:
                 found.differs("history count", row.at, f"has only {row.partitions} partitions: {row}")
             continue
+        if row.partitions > row.partitions_total:
+            found.differs("history count", row.at, f"is stored more than once: {row}")
+            continue
         if row.zone not in zones[row.at]:
             found.differs("history count", row.at, f"no such zone: {row}")
             continue

@@ -15,7 +15,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.chaos_system import ChaosSystem
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare, compare_acknowledged
 from headcount.lab.chaos.erasures import erase_all, plan_erasures
@@ -35,8 +34,7 @@ from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
 from headcount.lab.chaos.short_holds import short_hold_scenario, short_hold_versions
 from headcount.lab.chaos.small_disk import small_disk
 from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage, traffic
-from headcount.lab.waiting import wait_consumed, wait_until
-from headcount.messages.topics import HISTORY_STREAM
+from headcount.lab.waiting import wait_stored, wait_until
 from headcount.messaging.connection import Connection
 from headcount.worker.leases import LEASE_TTL_S
 
@@ -268,8 +266,7 @@ class _ChaosRun:
         for worker in system.workers.values():
             await worker.stop()
         dropped = await self._has_retention_worked(applied)
-        await wait_consumed(connection, HISTORY_STREAM, CONSUMER, SETTLE_S, acknowledged=False)
-        await asyncio.sleep(1)  # the writer writes
+        await wait_stored(connection, SETTLE_S)
         await system.history.stop()
         self._report("reading", self._share())
         log = await read_log(connection.client, self._partitions)

@@ -10,6 +10,7 @@ import json
 import math
 import secrets
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate, repeat
 from pathlib import Path
@@ -238,23 +239,34 @@ def read_history(data: Path) -> tuple[list[ParquetFix], list[ParquetCounts]]:
         )
         for r in _rows(data, "fixes")
     ]
-    counts = [
+    return fixes, _sums(_rows(data, "counts"))
+
+
+def _sums(rows: Sequence[dict[str, Any]]) -> list[ParquetCounts]:
+    """The counts of each instant, site and zone: its rows are sums over some of the partitions."""
+    sums: dict[tuple[Any, ...], Counter[str]] = {}
+    for r in rows:
+        key = (r["at"].timestamp(), r["site"], r["zone"], r["partitions_total"])
+        numbers = {name: n for name, n in r.items() if name.startswith(KINDS) or name == "partitions"}
+        sums.setdefault(key, Counter()).update(numbers)
+    return [
         ParquetCounts(
-            r["at"].timestamp(),
-            r["zone"],
-            tuple(tuple(r[f"{kind}_{name}"] for name in ("count", "low", "high", "stale")) for kind in KINDS),
-            r["partitions"],
-            r["partitions_total"],
-            r["site"],
+            at,
+            zone,
+            tuple(tuple(n[f"{kind}_{name}"] for name in ("count", "low", "high", "stale")) for kind in KINDS),
+            n["partitions"],
+            total,
+            site,
         )
-        for r in _rows(data, "counts")
+        for (at, site, zone, total), n in sums.items()
     ]
-    return fixes, counts
 
 
 def _rows(data: Path, kind: str) -> Sequence[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for file in sorted((data / "history" / kind).glob("hour=*/*.parquet")):
-        with pq.ParquetFile(file) as parquet:
-            rows += parquet.read().to_pylist()
+    manifest = json.loads((data / "history" / "manifest.json").read_text())
+    for segment in manifest.get("segments", []):
+        if segment["name"].startswith(f"{kind}/"):
+            with pq.ParquetFile(data / "history" / segment["name"]) as parquet:
+                rows += parquet.read().to_pylist()
     return rows

@@ -24,13 +24,16 @@ import numpy as np
 import pyarrow as pa
 
 from headcount.history.buffer import HistoryBuffer
+from headcount.history.catalog import Catalog
 from headcount.history.count_queries import counts_at, zones_history
+from headcount.history.hours import folder
+from headcount.history.intake import FLUSH_ROWS
+from headcount.history.manifest import PartitionMark
 from headcount.history.objects import FolderStore
 from headcount.history.queries import fixes
 from headcount.history.query_areas import area_of
 from headcount.history.reader import SegmentReader
-from headcount.history.segments import opened
-from headcount.history.writer import FLUSH_ROWS
+from headcount.history.storing import store
 from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
 
 T0 = 1_795_525_200.0
@@ -77,17 +80,17 @@ def messages(rows: int, devices: int) -> list[bytes]:
 def write(data: Path, raw: list[bytes]) -> None:
     """Write batches like the writer, without a broker."""
     decoder = msgspec.msgpack.Decoder(HistoryBatch)
-    with opened(data) as segments:
-        pending = HistoryBuffer(segments.written)
-        for message in raw:
-            pending.add(decoder.decode(message), T0)
-            if pending.rows >= FLUSH_ROWS:
-                flush = pending.take(T0)
-                assert flush is not None
-                segments.commit(flush)
-        last = pending.take(T0)
-        if last is not None:
-            segments.commit(last)
+    catalog, pending = Catalog(FolderStore(folder(data))), HistoryBuffer()
+    for partition in range(PARTITIONS):
+        pending.start(partition, PartitionMark())
+    for seq, message in enumerate(raw, 1):
+        batch = decoder.decode(message)
+        pending.add(batch.partition, seq, batch)
+        if pending.rows >= FLUSH_ROWS or seq == len(raw):
+            flush = pending.take(T0)
+            assert flush is not None
+            store(catalog, "", flush, None)
+            pending.confirm(flush)
 
 
 def median_ms(query: Callable[[], Any]) -> tuple[float, int]:

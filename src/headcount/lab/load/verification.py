@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, cast
 from headcount.adapters.device_aliases import AliasResolver
 from headcount.adapters.translator import DURABLE
 from headcount.devices.registry_cache import RegistryCache
-from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
 from headcount.lab.chaos.expected_counts import site_of
 from headcount.lab.chaos.independent_reader import (
@@ -25,8 +24,8 @@ from headcount.lab.chaos.independent_reader import (
 from headcount.lab.chaos.observer import Observations
 from headcount.lab.load.compose_stack import ComposeStack
 from headcount.lab.load.up_system import UpSystem
-from headcount.lab.waiting import wait_consumed, wait_until
-from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM, Kind
+from headcount.lab.waiting import wait_consumed, wait_stored, wait_until
+from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM, Kind
 from headcount.messaging.connection import Connection
 from headcount.messaging.jetstream import stream_info
 
@@ -109,7 +108,7 @@ async def verify_day(
     settled_s = min(observed.newest.values())
     await asyncio.sleep(STORED_S)
     show("reading the log")
-    await wait_consumed(connection, HISTORY_STREAM, CONSUMER, SETTLE_S, acknowledged=False)
+    await wait_stored(connection, SETTLE_S)
     data = await system.written_history()
     log = await read_log(connection.client, system.partitions)
     events = await read_events(connection.client)
