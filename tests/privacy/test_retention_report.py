@@ -84,8 +84,10 @@ async def test_the_row_counts_and_not_the_folders_name(tmp_path: Path) -> None:
     rows = random_rows(random.Random(1), 20, start=time.time() - 7 * 24 * HOUR_S)
     write(tmp_path, batch(0, rows[:15]), batch(0, rows[15:], site="north"))
     [segment] = segment_files(tmp_path, "fixes")
-    today = segment.parent.with_name(time.strftime("hour=%Y-%m-%dT%H", time.gmtime()))
-    segment.parent.rename(today)
+    today = time.strftime("hour=%Y-%m-%dT%H", time.gmtime())
+    manifest = tmp_path / "history" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(segment.parent.name, today))
+    segment.parent.rename(segment.parent.with_name(today))
     (tmp_path / "secret").write_text(PASSWORD)
 
     async def check() -> tuple[list[StoreAge], int, str]:
