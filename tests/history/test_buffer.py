@@ -56,7 +56,7 @@ class Stream:
 
 
 class Stored:
-    """What was committed: the marks and the rows."""
+    """The marks and rows that were committed."""
 
     def __init__(self) -> None:
         self.marks: dict[int, PartitionMark] = {}
@@ -151,7 +151,7 @@ def sums_of(flush: RowFlush, site: str = "ul") -> list[tuple[float, str, list[in
 
 @given(deliveries())
 def test_each_row_and_each_report_is_stored_once(case: tuple[int, list[HistoryBatch | str]]) -> None:
-    """Whatever comes again, and whoever is faster, the flushes hold each row and each report once."""
+    """With repeats, restarts and a faster writer, the flushes hold each row and each report once."""
     partitions, steps = case
     stream, stored, pending = Stream(), Stored(), started(partitions=partitions)
     for step in [*steps, "flush"]:

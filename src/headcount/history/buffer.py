@@ -59,7 +59,7 @@ class RowFlush:
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class _InstantReport:
     """The counts of a site in one partition at an instant."""
 
     at_s: float
@@ -79,7 +79,7 @@ class _PartitionRows:
     messages: int = 0
     rows: int = 0
     fixes: list[tuple[str, StoredColumns]] = field(default_factory=list)
-    reports: list[_Report] = field(default_factory=list)
+    reports: list[_InstantReport] = field(default_factory=list)
 
     def mark(self, now_s: float) -> PartitionMark:
         """Return the mark after the waiting rows, without sites whose rows have all expired."""
@@ -162,7 +162,7 @@ class HistoryBuffer:
         for counts in batch.counts:
             if counts.at > counts_at:
                 counts_at = counts.at
-                report = _Report(counts.at, batch.site, batch.zones, counts.values, batch.partitions)
+                report = _InstantReport(counts.at, batch.site, batch.zones, counts.values, batch.partitions)
                 known.reports.append(report)
         known.sites[batch.site] = SiteMark(mark.fix_seq, mark.received_s, counts_at)
 
@@ -271,9 +271,9 @@ def _check_counts(counts: CountsAt, batch: HistoryBatch) -> None:
         )
 
 
-def _count_rows(reports: Iterable[_Report]) -> CountRows | None:
+def _count_rows(reports: Iterable[_InstantReport]) -> CountRows | None:
     """The sums of the partitions, by instant, site and zone."""
-    groups: dict[tuple[float, str], list[_Report]] = {}
+    groups: dict[tuple[float, str], list[_InstantReport]] = {}
     for report in reports:
         if report.zones:
             groups.setdefault((report.at_s, report.site), []).append(report)
@@ -293,7 +293,7 @@ def _count_rows(reports: Iterable[_Report]) -> CountRows | None:
     )
 
 
-def _sum(group: list[_Report]) -> tuple[list[str], I4, I2]:
+def _sum(group: list[_InstantReport]) -> tuple[list[str], I4, I2]:
     """The zones of an instant, the sums of their counts, and the number of partitions in each sum."""
     names = list(dict.fromkeys(zone for report in group for zone in report.zones))
     index = {name: i for i, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""What a history writer holds in memory: taken from the streams HISTORY and EVENT, stored by a flush."""
+"""Rows and events in the memory of a history writer: read from their streams, stored by a flush."""
 
 from __future__ import annotations
 

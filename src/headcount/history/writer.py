@@ -2,7 +2,7 @@
 
     HISTORY, EVENT ──read──▶ buffers (memory) ──every flush_s, or when full──▶ segments, manifest ──▶ overwrite
 
-Any number of writers works at once. The marks in the manifest say how far each partition is stored; a writer
+Any number of writers can run. The marks in the manifest state how far each partition is stored; a writer
 reads from there, and commits segments and new marks in one step. If another writer was faster, its commit
 fails, and it reads again from the new marks. So each row is stored once, after any kill, and which writer reads
 which partition (`members`) matters for efficiency only. Messages are overwritten in the stream HISTORY after the
