@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from headcount.errors import LogError, OvertakenError
+from headcount.errors import LogError, ObjectNotFoundError, OvertakenError
 from headcount.history.buffer import HistoryBuffer
 from headcount.history.catalog import Catalog
 from headcount.history.event_buffer import EventBuffer
@@ -192,7 +192,7 @@ class Intake:
                 return
             try:
                 segments = await asyncio.to_thread(store, self.catalog, self.stream, rows, events)
-            except OvertakenError:
+            except (OvertakenError, ObjectNotFoundError):
                 self.stats.overtaken += 1
                 self.drop(rows.before if rows is not None else ())
                 if events is not None:

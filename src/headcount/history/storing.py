@@ -18,7 +18,7 @@ from headcount.history.catalog import Catalog
 from headcount.history.event_buffer import EventFlush
 from headcount.history.hours import HOUR_S
 from headcount.history.manifest import EventMark, Manifest, PartitionMark, Segment
-from headcount.history.reader import scan
+from headcount.history.reader import HistoryView, SegmentReader
 from headcount.history.segments import counts_table, events_table, fixes_table, scaled
 from headcount.messages.counts import Event
 from headcount.messaging.jetstream import StreamInfo
@@ -144,9 +144,8 @@ def _write_events(catalog: Catalog, events: list[Event]) -> list[Segment]:
     if not events:
         return []
     first_s, last_s = min(event.t for event in events), max(event.t for event in events)
-    known = scan(
-        catalog.store, catalog.manifest(), "events", columns=["id"], from_s=first_s - 1e-6, to_s=last_s + 1e-6
-    )
+    view = HistoryView(SegmentReader(catalog.store), catalog.manifest())
+    known = view.scan("events", columns=["id"], from_s=first_s - 1e-6, to_s=last_s + 1e-6)
     stored = set(known["id"].to_pylist())
     new = [event for event in events if event.id not in stored]
     new.sort(key=lambda event: (event.t // HOUR_S, event.site, event.t))
