@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from headcount.counting.engine import Engine, StepResult
-from headcount.counting.events import REASONS, SILENT, Events
-from headcount.counting.fix_columns import F8, FORGET, I4, I8, U8, FixColumns
+from headcount.counting.events import Events
+from headcount.counting.fix_columns import F8, FORGET, I4, I8, FixColumns
 from headcount.counting.site_versions import SiteVersion, SiteVersions
-from headcount.devices.pseudonyms import Pseudonyms, event_id
+from headcount.devices.pseudonyms import Pseudonyms
 from headcount.messages.counts import Event, PartitionCounts
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import CountsAt
@@ -24,6 +23,7 @@ from headcount.messages.times import DAY_S, HISTORY_TICK_S, TICK_S
 from headcount.messages.topics import ID, KINDS, partition_of
 from headcount.messaging.payloads import decode
 from headcount.messaging.raw_batch import RawBatch
+from headcount.worker.event_messages import event_messages, pseudonyms_on
 from headcount.worker.site_partition import TICK_NS, SitePartition
 
 HISTORY_TICKS = round(HISTORY_TICK_S / TICK_S)
@@ -237,7 +237,7 @@ class SiteCounter:
         slots, verdicts = device[which], result.verdicts[which]
         received_s = np.concatenate([part.received_s for _, part in parts])[which]
         engine = parts[0][0].engine
-        names = _pseudonyms_on(engine, slots, (received_s // DAY_S).astype(np.int32))
+        names = pseudonyms_on(engine, slots, (received_s // DAY_S).astype(np.int32))
         kinds = engine.kinds(slots)
         start = 0
         for partition, part in parts:
@@ -275,23 +275,9 @@ class SiteCounter:
         """
         if not len(events):
             return
-        site, engine, zones = self._site_id, group[0].engine, (version or group[0].version).site.zones
+        engine, zones = group[0].engine, (version or group[0].version).site.zones
         epochs = {partition.number: partition.epoch for partition in group}
-        columns = zip(
-            _pseudonyms_on(engine, events.device, events.day).tobytes().hex(" ", 8).split(),
-            engine.kinds(events.device).tolist(),
-            events.zone.tolist(),
-            events.enter.tolist(),
-            events.t_s.tolist(),
-            events.reason.tolist(),
-            _led_to(events, seqs),
-            strict=True,
-        )
-        for name, kind, index, enter, t_s, reason, seq in columns:
-            change: Literal["enter", "exit"] = "enter" if enter else "exit"
-            zone, why = zones[index].id, REASONS[reason]
-            id_ = event_id(name, zone, change, t_s, why, seq)
-            output.events.append(Event(id_, site, zone, change, KINDS[kind], name, t_s, why))
+        output.events += event_messages(engine, events, self._site_id, zones, seqs)
         output.epochs += [epochs[number] for number in engine.partitions(events.device).tolist()]
 
     def _ticks(
@@ -320,21 +306,3 @@ class SiteCounter:
             len(partition.version.site.zones),
             values,
         )
-
-
-def _pseudonyms_on(engine: Engine, slots: I4, days: I4) -> U8:
-    """The pseudonym of each slot's device on a day."""
-    if len(days) and (days == days[0]).all():
-        return engine.names(slots, int(days[0]))
-    found = np.empty(len(slots), dtype=np.uint64)
-    for day in np.unique(days).tolist():
-        found[days == day] = engine.names(slots[days == day], day)
-    return found
-
-
-def _led_to(events: Events, seqs: I8) -> list[int]:
-    """The sequence of the message that led to each event; 0 for expired devices."""
-    if not len(seqs):
-        return [0] * len(events)
-    led: list[int] = np.where(events.reason == SILENT, 0, seqs[np.maximum(events.row, 0)]).tolist()
-    return led
