@@ -15,6 +15,8 @@ SIDE ?= 3
 # branch coverage in percent of the tests that run within the test process; raise it, never lower it
 COVERAGE ?= 90
 
+# where `make spark` unpacks Spark
+SPARK ?= $(HOME)/.cache/headcount/spark-4.3.0
 # where `make install` installs
 PREFIX ?= /opt/headcount
 # the image's name; for a build without a network: a base image and its Python
@@ -24,7 +26,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env sumo install web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
+.PHONY: help env sumo spark test-spark install web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +43,20 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 
 sumo: env ## install SUMO, with which the tests and `headcount accuracy` compare
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/sumo.txt
+
+# its package is unpacked instead of installed: the wheel would take minutes to build
+spark: env $(SPARK)/ready ## download and unpack Spark for its tests (0.5 GB, needs Java to run)
+
+$(SPARK)/ready: requirements/spark.txt
+	rm -rf $(SPARK) && mkdir -p $(SPARK)/download
+	$(BIN)/pip download --quiet --disable-pip-version-check --dest $(SPARK)/download --no-deps --require-hashes \
+	  --no-build-isolation --no-binary pyspark -r requirements/spark.txt
+	tar xzf $(SPARK)/download/pyspark-*.tar.gz -C $(SPARK) --strip-components=1 --wildcards '*/pyspark' '*/deps/jars' '*/deps/bin'
+	$(BIN)/python -m zipfile -e $(SPARK)/download/py4j-*.whl $(SPARK)
+	rm -rf $(SPARK)/download && touch $@
+
+test-spark: spark ## run the tests with Spark
+	HEADCOUNT_SPARK=$(SPARK) $(BIN)/pytest tests/exports/test_spark.py $(PYTEST)
 
 install: ## install what runs, with the map, into PREFIX
 	@$(MAKE) --no-print-directory web || echo "== continuing without the map =="

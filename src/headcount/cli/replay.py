@@ -51,8 +51,8 @@ def replay(
 ) -> None:
     """Count a recording offline.
 
-    FILE is CSV, NDJSON or Parquet (also .gz) with the columns t,device,kind,lat,lon[,acc,received] in the order of
-    arrival; t and received are Unix seconds or ISO 8601. The engine is that of a running deployment. Prints NDJSON: a
+    FILE is CSV, NDJSON, GeoJSON, GPX or Moving Features JSON (also .gz), Parquet or GeoParquet with the columns
+    t,device,kind,lat,lon[,acc,received] in the order of arrival; t and received are Unix seconds or ISO 8601. The engine is that of a running deployment. Prints NDJSON: a
     line for each zone, at each multiple of --every; with --changed, only for zones whose numbers changed. Times without
     any device and without rows for more than a day are skipped.
 

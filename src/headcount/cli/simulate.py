@@ -142,8 +142,8 @@ def simulate(quiet: bool, **values: Any) -> None:
 def publish(quiet: bool, **values: Any) -> None:
     """Publish a recording over MQTT as if it happened now.
 
-    FILE is .csv, .csv.gz, .ndjson or .parquet with the columns t,device,kind,lat,lon and optionally acc, vel (m/s) and
-    received. Rows are sent in the order of the file; a time t becomes now + (t - t0) / speed. Rows that are not valid are
+    FILE is .csv, .ndjson, .geojson, .gpx or .mfjson (also .gz), or .parquet with the columns t,device,kind,lat,lon and
+    optionally acc, vel (m/s) and received. Rows are sent in the order of the file; a time t becomes now + (t - t0) / speed. Rows that are not valid are
     skipped and reported. Prints the number of fixes sent.
 
     \b

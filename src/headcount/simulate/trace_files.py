@@ -1,6 +1,6 @@
 """Files of recorded fixes → a table of the known columns, and the rows that have another form.
 
-CSV may be in UTF-16, be compressed under any name, have another separator than a comma, and any case of names
+Other formats are read by `geo_files`. CSV may be in UTF-16, be compressed under any name, have another separator than a comma, and any case of names
 in its header. In NDJSON, each line is read as leniently as a message of a device.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from headcount.messages.text_tables import (
     to_utf8,
 )
 from headcount.messaging.fix_json import UnreadableError, read_json, read_object
+from headcount.simulate.geo_files import geojson_rows, gpx_rows, point_column, with_positions
 
 NUMBER_COLUMNS = ("t", "lat", "lon", "acc", "vel", "received")
 TEXT_COLUMNS = ("device", "kind")
@@ -61,7 +62,15 @@ def read_table(path: Path) -> TraceTable:
         TraceError: the file cannot be read, is not of its format, or lacks a column.
     """
     name = path.name.lower().removesuffix(".gz")
-    readers = {".csv": _csv, ".ndjson": _ndjson, ".jsonl": _ndjson, ".parquet": _parquet}
+    readers = {
+        ".csv": _csv,
+        ".ndjson": _ndjson,
+        ".jsonl": _ndjson,
+        ".parquet": _parquet,
+        ".geojson": _geojson,
+        ".mfjson": _geojson,
+        ".gpx": _gpx,
+    }
     reader = readers.get(Path(name).suffix)
     if reader is None:
         raise TraceError(str(path), "name", f"the ending is none of {', '.join(readers)}")
@@ -142,13 +151,32 @@ def _with_gaps(table: pa.Table, rows: list[int]) -> pa.Table:
 
 
 def _parquet(path: Path) -> TraceTable:
-    names = {name: plain_name(name) for name in pyarrow.parquet.read_schema(path).names}
-    known = _known_names(str(path), list(names.values()))
+    with pyarrow.parquet.ParquetFile(path) as file:
+        columns, geo = file.schema_arrow.names, (file.metadata.metadata or {}).get(b"geo")
+    names = {name: plain_name(name) for name in columns}
+    geometry = None if {"lat", "lon"} <= set(names.values()) else point_column(str(path), geo)
+    places = [] if geometry is None else ["lat", "lon"]
+    known = _known_names(str(path), [*names.values(), *places])
     # a recording has few texts, many times each
     texts = [name for name in names if names[name] in TEXT_COLUMNS]
     with pyarrow.parquet.ParquetFile(path, read_dictionary=texts, memory_map=True) as file:
-        table = file.read([name for name in names if names[name] in known])
-    return TraceTable(table.rename_columns([names[name] for name in table.column_names]).select(known))
+        table = file.read([name for name in names if names[name] in known or name == geometry])
+    if geometry is not None:
+        table = with_positions(table, geometry)
+    return TraceTable(
+        table.rename_columns([names.get(name, name) for name in table.column_names]).select(known)
+    )
+
+
+def _geojson(path: Path) -> TraceTable:
+    data, encoding = _text(path)
+    malformed: dict[int, str] = {}
+    return _of_rows(path, list(geojson_rows(str(path), data, malformed)), malformed, encoding)
+
+
+def _gpx(path: Path) -> TraceTable:
+    data, encoding = _text(path)
+    return _of_rows(path, list(gpx_rows(str(path), data)), {}, encoding)
 
 
 class _TraceRow(msgspec.Struct, gc=False):
@@ -171,14 +199,30 @@ def _ndjson(path: Path) -> TraceTable:
         columns = {name: [getattr(row, name) for row in rows] for name in names}
         columns |= {name: _as_bytes(columns[name]) for name in TEXT_COLUMNS}
     except (msgspec.MsgspecError, ValueError):
-        objects = list(_careful_rows(data, malformed))
-        columns = {name: _as_bytes([row.get(name) for row in objects]) for name in names}
+        return _of_rows(path, list(_careful_rows(data, malformed)), malformed, encoding)
+    return _of_columns(path, columns, _careful_rows(data, {}), malformed, encoding)
+
+
+def _of_rows(
+    path: Path, rows: Sequence[Mapping[str, Any]], malformed: dict[int, str], encoding: str
+) -> TraceTable:
+    """A table of rows with values of any type."""
+    columns = {name: _as_bytes([row.get(name) for row in rows]) for name in (*NUMBER_COLUMNS, *TEXT_COLUMNS)}
+    return _of_columns(path, columns, rows, malformed, encoding)
+
+
+def _of_columns(
+    path: Path,
+    columns: dict[str, list[Any]],
+    rows: Iterable[Mapping[str, Any]],
+    malformed: dict[int, str],
+    encoding: str,
+) -> TraceTable:
     filled = {name for name, column in columns.items() if any(value is not None for value in column)}
     missing = [name for name in REQUIRED_COLUMNS if name not in filled]
     if missing and len(malformed) < len(columns["t"]):
-        keys = next(filter(None, _careful_rows(data, {})), {})
-        raise missing_column(str(path), missing[0], list(keys))
-    kept = [name for name in names if name in filled or name in (*REQUIRED_COLUMNS, *TEXT_COLUMNS)]
+        raise missing_column(str(path), missing[0], list(next(filter(None, rows), {})))
+    kept = [name for name in columns if name in filled or name in (*REQUIRED_COLUMNS, *TEXT_COLUMNS)]
     return TraceTable(pa.table({name: _array(name, columns[name]) for name in kept}), malformed, encoding)
 
 

@@ -1,4 +1,4 @@
-"""Recorded fixes: CSV, NDJSON and Parquet files as columns, in the order of the file.
+"""Recorded fixes as columns, in the order of the file.
 
 A broken row keeps its place with `t_s` NaN and a problem: a replay judges it `malformed`, and `publish` skips
 it. Only a file that is not a trace (unreadable, a column missing, no usable row) is an error.
@@ -6,8 +6,10 @@ it. Only a file that is not a trace (unreadable, a column missing, no usable row
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -65,6 +67,27 @@ class Trace:
     def __len__(self) -> int:
         return len(self.t_s)
 
+    def part(self, rows: B1) -> Trace:
+        """Some rows, by a mask; their problems keep their code, without details."""
+        columns = ("device", "kind", "t_s", "lat_deg", "lon_deg", "acc_m", "vel_mps", "problem")
+        received_s = None if self.received_s is None else self.received_s[rows]
+        some = {name: getattr(self, name)[rows] for name in columns}
+        return replace(self, received_s=received_s, details={}, **some)
+
+    def digest(self, site: str) -> str:
+        """A digest of the rows that can be read and a site, whatever their order and the format of the file."""
+        rows = np.flatnonzero(self.problem == 0)
+        codes, device = np.unique(self.device[rows], return_inverse=True)
+        names = [self.devices[code] for code in codes.tolist()]
+        device = np.argsort(np.argsort(names))[device]
+        names.sort()
+        columns = (self.t_s[rows], device, self.kind[rows], self.lat_deg[rows], self.lon_deg[rows])
+        order = np.lexsort(columns[::-1])
+        found = hashlib.blake2b(json.dumps([site, names]).encode(), digest_size=16)
+        for column in columns:
+            found.update(np.ascontiguousarray(column[order]).data)
+        return found.hexdigest()
+
     def errors(self) -> Iterator[TraceError]:
         """The problem of each broken row, in order; row 1 is the first after the header."""
         for row in np.flatnonzero(self.problem):
@@ -76,8 +99,8 @@ def read_trace(path: str | Path, kind: Kind | None = None) -> Trace:
     """Read a whole trace file; its ending determines the format.
 
     Args:
-        path: `.csv`, `.ndjson` or `.jsonl` (each also with `.gz`), or `.parquet`. Columns
-            `t,device,kind,lat,lon[,acc,vel,received]` in any order; others are ignored.
+        path: `.csv`, `.ndjson`, `.jsonl`, `.geojson`, `.mfjson` or `.gpx` (each also with `.gz`), or
+            `.parquet`. Columns `t,device,kind,lat,lon[,acc,vel,received]` in any order; others are ignored.
         kind: the kind of rows without one.
 
     Raises:
