@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,14 +24,17 @@ from headcount.counting.site import Zone
 from headcount.counting.site_versions import SiteVersion, SiteVersions
 from headcount.counting.totals import Total
 from headcount.history.count_queries import counts_on_grid
+from headcount.history.forecast import SLOTS
 from headcount.history.reader import HistoryView
 from headcount.history.retention import KEEP_S
 from headcount.messages.counts import PublicKindCount
 from headcount.messages.times import tick_s
 from headcount.messages.topics import KINDS
 
-#: The number of instants in memory: a day, and a bit.
-MAX_INSTANTS = round(KEEP_S / GRID_S) + 60
+#: Forecasts for the public rest on the public counts of this many days.
+FORECAST_DAYS = 14
+#: The number of instants in memory: a day, those behind a forecast, and a bit.
+MAX_INSTANTS = round(KEEP_S / GRID_S) + FORECAST_DAYS * SLOTS + 60
 #: The number of rows read from the history at a time.
 MAX_ROWS_PER_QUERY = 400_000
 
@@ -67,6 +70,11 @@ class PublicCounts(CountsFeed):
         self._first_start = first_start
         self._values: OrderedDict[float, I4] = OrderedDict()
         self._lock = threading.Lock()  # queries about the past run in threads
+
+    @property
+    def smallest(self) -> int:
+        """The smallest count that is shown."""
+        return self._smallest
 
     def take(self, total: Total) -> None:
         """Take an exact total; only those on the grid are published, and an empty site at the first start."""
@@ -131,6 +139,21 @@ class PublicCounts(CountsFeed):
                 }
             first_s = (last_s // step_s + 1) * step_s
         return sorted(rows.items(), key=lambda row: row[0])
+
+    def published(self, at_s: float, zones: Mapping[str, Sequence[int]]) -> dict[str, list[int]] | None:
+        """Return the public counts [2] of each zone at a multiple of GRID_S, given the exact ones; may block.
+
+        Returns:
+            None where the exact count of a zone is missing: public counts depend on all zones.
+        """
+        index = self._zone_ids(at_s)
+        known = self._remembered([at_s])
+        if not known and not index.keys() <= zones.keys():
+            return None
+        values = known.get(at_s)
+        if values is None:
+            values = self._publish(at_s, np.array([zones[zone] for zone in index], np.int32))
+        return dict(zip(index, values.tolist(), strict=True))
 
     def seconds_to_next(self, now_s: float) -> int:
         """Return the time until new counts are published."""

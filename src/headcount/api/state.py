@@ -19,6 +19,7 @@ from headcount.api.stream_slots import StreamSlots
 from headcount.devices.registry_cache import RegistryCache
 from headcount.history.hours import folder
 from headcount.history.objects import FolderStore
+from headcount.history.quarter_hours import QuarterHours
 from headcount.history.reader import SegmentReader
 from headcount.messaging.connection import Connection
 from headcount.messaging.site_versions import SiteFollower
@@ -41,6 +42,7 @@ class ApiState:
         connection = Connection()
         self.sites = SiteFollower(connection, settings.site, settings.speed)
         self.history = HistoryQueries(settings.max_queries, SegmentReader(FolderStore(folder(settings.data))))
+        self.quarters = QuarterHours()
         self.live = LiveSites(
             self.sites,
             settings.partitions,

@@ -122,3 +122,35 @@ class ZoneHistoryResponse(Schema):
     to: str
     step_s: float
     rows: list[HistoryStep]
+
+
+class KindForecast(Schema):
+    """The forecast of one kind for one step of time; null where there is none."""
+
+    expected: float | _HiddenCount | None = Field(
+        description='The mean count. Without the scope `counts:exact`, where small counts are hidden: `"<5"`, '
+        "else a multiple of 5."
+    )
+    low: int | _HiddenCount | None = Field(description="The interval's lower end, in the same form.")
+    high: int | _HiddenCount | None = Field(description="The interval's upper end, in the same form.")
+    checks: int = Field(description="Earlier forecasts from whose errors the interval was made.")
+
+
+class ForecastStep(Schema):
+    """The forecast of the step that ends at `at`."""
+
+    at: str
+    person: KindForecast
+    vehicle: KindForecast
+
+
+class ForecastResponse(Schema):
+    """A forecast of a zone's counts, the next step first."""
+
+    site: str
+    zone: str
+    at: str = Field(description="End of the last step whose counts are used.")
+    step_s: float
+    level: float = Field(description="Share of the counts that the interval should hold.")
+    from_: str = Field(alias="from", description="Start of the counts that are used; `at` without any.")
+    rows: list[ForecastStep]
