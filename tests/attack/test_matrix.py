@@ -33,6 +33,7 @@ ENDPOINTS = {
     "GET /v1/sites/{site}": "anybody",
     "GET /v1/sites/{site}/counts": "anybody",
     "GET /v1/sites/{site}/zones/{zone}": "anybody",
+    "GET /v1/sites/{site}/zones/{zone}/forecast": "anybody",
     "GET /v1/sites/{site}/zones/{zone}/history": "anybody",
     "GET /v1/sites/{site}/history": "anybody",
     "GET /v1/sites/{site}/history.csv": "anybody",

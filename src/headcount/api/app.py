@@ -23,6 +23,7 @@ from headcount.api.routes import (
     commands,
     counts,
     devices,
+    forecast,
     live_stream,
     login,
     me,
@@ -51,6 +52,7 @@ An invalid, revoked or expired token is rejected with 401 everywhere, also where
 _RESOURCES = (
     sites,
     counts,
+    forecast,
     live_stream,
     devices,
     provisioning,

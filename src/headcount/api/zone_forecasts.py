@@ -26,7 +26,7 @@ MAX_HOURS = 24
 
 @dataclass(frozen=True, slots=True)
 class ForecastQuery:
-    """What to forecast from when on."""
+    """A zone, the present, how many hours ahead, and the level of the interval."""
 
     zone: str
     now_s: float
@@ -88,7 +88,12 @@ def zone_forecast(
 
 
 def _public_series(
-    public: PublicCounts, zones: Mapping[str, QuarterCounts], zone: str, kind: int, newest: int, clock: ZoneInfo
+    public: PublicCounts,
+    zones: Mapping[str, QuarterCounts],
+    zone: str,
+    kind: int,
+    newest: int,
+    clock: ZoneInfo,
 ) -> tuple[F8, int]:
     """The public counts of the ends of quarters; a count below k is taken as half of that."""
     at_end: dict[int, dict[str, list[int]]] = {}
@@ -118,7 +123,7 @@ def _exact_rows(found: SeriesForecast) -> list[dict[str, Any]]:
 def _public_rows(found: SeriesForecast, smallest: int) -> list[dict[str, Any]]:
     """The same as multiples of k, `<k` below it; the interval is rounded outwards."""
 
-    def shown(value: float, rounded: float) -> int | str | None:
+    def as_multiple(value: float, rounded: float) -> int | str | None:
         if math.isnan(value):
             return None
         number = int(rounded) * smallest
@@ -126,9 +131,9 @@ def _public_rows(found: SeriesForecast, smallest: int) -> list[dict[str, Any]]:
 
     return [
         {
-            "expected": shown(expected, expected // smallest + (expected % smallest >= smallest / 2)),
-            "low": shown(low, low // smallest),
-            "high": shown(high, -(-high // smallest)),
+            "expected": as_multiple(expected, expected // smallest + (expected % smallest >= smallest / 2)),
+            "low": as_multiple(low, low // smallest),
+            "high": as_multiple(high, -(-high // smallest)),
             "checks": checks,
         }
         for expected, low, high, checks in _rows(found)

@@ -33,10 +33,10 @@ class QuarterCounts:
 
 
 class QuarterHours:
-    """Reads the quarters of sites, in any number of threads; segments never change, so what was read is kept."""
+    """Reads the quarters of sites, in any number of threads; segments never change, so what was read is cached."""
 
     def __init__(self, max_rows: int = MAX_CACHED_ROWS) -> None:
-        """Keep at most `max_rows` rows."""
+        """Cache at most `max_rows` rows."""
         self._max_rows, self._rows = max_rows, 0
         self._known: OrderedDict[tuple[str, str], dict[str, QuarterCounts]] = OrderedDict()
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class QuarterHours:
                 found = self._known.get((segment.name, site))
             if found is None:
                 read = view.each([segment], lambda part: part.read(MINUTE_COLUMNS), site=site)
-                found = self._keep((segment.name, site), _by_zone(list(read)))
+                found = self._cached((segment.name, site), _by_zone(list(read)))
             parts.append(found)
         # a minute has the instants before its end, so the last one of a derived hour is in the next one
         rest_s = max(view.manifest.derived.get("minutes", 0.0) - MINUTE_S + 0.001, now_s - KEEP_S)
@@ -69,9 +69,7 @@ class QuarterHours:
             for zone in zones
         }
 
-    def _keep(
-        self, key: tuple[str, str], found: dict[str, QuarterCounts]
-    ) -> dict[str, QuarterCounts]:
+    def _cached(self, key: tuple[str, str], found: dict[str, QuarterCounts]) -> dict[str, QuarterCounts]:
         with self._lock:
             if key not in self._known:
                 self._known[key] = found
