@@ -4,72 +4,20 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
 
+import flow_oracle as oracle
+from derived_rows import derived, flows_in, instants, store_counts, store_events, summary
+from flow_oracle import US
 from headcount.history.catalog import Catalog
-from headcount.history.derive import DERIVED_COLUMNS, derive
+from headcount.history.derive import derive
 from headcount.history.objects import FolderStore
-from headcount.history.reader import scan
 from headcount.history.stays import ZoneEvent
-
-from . import flow_oracle as oracle
-from .flow_oracle import US
-from .test_minutes import Row, instants, summary, table_of
 
 #: 2026-11-24T13:00:00Z
 T0 = 1_795_525_200.0
-
-
-def store_rows(catalog: Catalog, dataset: str, clock: str, per_s: float, table: pa.Table) -> None:
-    """Store a table as a segment of each hour."""
-    hours = pc.floor(pc.divide(table[clock].cast(pa.int64()).cast(pa.float64()), 3600 * per_s))
-    for hour in sorted(set(hours.to_pylist())):
-        rows = table.filter(pc.equal(hours, hour)).sort_by(clock)
-        ticks = rows[clock].cast(pa.int64()).to_pylist()
-        segment = catalog.write(dataset, rows, (ticks[0] / per_s, ticks[-1] / per_s))
-        catalog.commit(lambda before, segment=segment: before.with_segments(segment))  # type: ignore[misc]
-
-
-def store_events(catalog: Catalog, events: list[ZoneEvent]) -> None:
-    """Store events as a writer does."""
-    columns: dict[str, Any] = {
-        "t": pa.array([e.t_us for e in events], pa.timestamp("us", "UTC")),
-        "type": ["enter" if e.is_enter else "exit" for e in events],
-        "id": [f"{hash(e):x}" for e in events],
-    }
-    for name in ("site", "zone", "device", "kind", "reason"):
-        columns[name] = [getattr(e, name) for e in events]
-    store_rows(catalog, "events", "t", 1e6, pa.table(columns))
-
-
-def store_counts(catalog: Catalog, rows: list[Row]) -> None:
-    """Store counts as a writer does."""
-    store_rows(catalog, "counts", "at", 1e3, table_of(rows))
-
-
-def derived(catalog: Catalog, dataset: str) -> list[Row]:
-    """All rows of a derived data set, with times in Unix seconds."""
-    table = scan(catalog.store, catalog.manifest(), dataset, columns=DERIVED_COLUMNS[dataset])
-    return [
-        row | {"at": row["at"].timestamp(), "derived": row["derived"].timestamp()}
-        for row in table.to_pylist()
-    ]
-
-
-def flows_in(catalog: Catalog) -> dict[float, dict[oracle.Cell, tuple[int, int]]]:
-    """The derived flows by their hour."""
-    found: dict[float, dict[oracle.Cell, tuple[int, int]]] = defaultdict(dict)
-    for row in derived(catalog, "flows"):
-        cell = (row["site"], row["kind"], row["table"], row["zone"], row["other"])
-        assert cell not in found[row["at"]]
-        found[row["at"]][cell] = (row["events"], row["people"])
-    return found
 
 
 def test_flows_equal_brute_force_over_the_stored_events(tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import flow_oracle as oracle
+from flow_oracle import US
 from headcount.history.flows import MAX_CELLS, UNKNOWN, flows, needed_from_s
 from headcount.history.stays import Stay, ZoneEvent, stays
-
-from . import flow_oracle as oracle
-from .flow_oracle import US
 
 #: 2026-11-24T00:00:00Z
 DAY_S = 1_795_478_400.0

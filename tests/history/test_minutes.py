@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -11,65 +10,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headcount.history.minutes import COUNT_COLUMNS, minutes, steps
+from derived_rows import T0_MS, Row, instants, summary, table_of
+from headcount.history.minutes import minutes, steps
 from headcount.history.segments import parquet
-
-#: 2026-11-24T13:00:00Z
-T0_MS = 1_795_525_200_000
-Row = dict[str, Any]
-
-
-def instants(rng: random.Random, n: int) -> list[Row]:
-    """Rows of instants of two sites, in parts as writers store them; some instants are incomplete."""
-    rows = []
-    for site, zone in [("ul", "site"), ("ul", "lib"), ("dcu", "site")]:
-        for _ in range(n):
-            at_ms = T0_MS + rng.choice([10_000 * rng.randrange(60), rng.randrange(600_000)])
-            parts = rng.choice([[4], [1, 3], [2, 1, 1], [3], [1, 1]])
-            rows += [
-                {
-                    "at": at_ms,
-                    "site": site,
-                    "zone": zone,
-                    "person_count": rng.randrange(30),
-                    "vehicle_count": rng.randrange(3),
-                    "partitions": partitions,
-                    "partitions_total": 4,
-                }
-                for partitions in parts
-            ]
-    rng.shuffle(rows)
-    return rows
-
-
-def table_of(rows: list[Row]) -> pa.Table:
-    """The rows as a segment has them."""
-    table = pa.Table.from_pylist(rows) if rows else pa.table({name: [] for name in COUNT_COLUMNS})
-    at = table["at"].cast(pa.int64()).cast(pa.timestamp("ms", "UTC"))
-    return table.set_column(table.column_names.index("at"), "at", at)
-
-
-def summary(rows: list[Row], step_s: int) -> list[Row]:
-    """Brute force: all complete instants of each step."""
-    parts: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
-    for row in rows:
-        parts[row["site"], row["zone"], row["at"]].append(row)
-    buckets: dict[tuple[str, str, int], list[tuple[int, int, int]]] = defaultdict(list)
-    for (site, zone, at_ms), found in parts.items():
-        if sum(row["partitions"] for row in found) >= 4:
-            end_s = -(-at_ms // (step_s * 1000)) * step_s
-            people, vehicles = (sum(row[f"{kind}_count"] for row in found) for kind in ("person", "vehicle"))
-            buckets[site, zone, end_s].append((at_ms, people, vehicles))
-    result = []
-    for (site, zone, end_s), found_instants in sorted(buckets.items()):
-        last = max(found_instants)
-        step: Row = {"site": site, "zone": zone, "at": end_s, "instants": len(found_instants)}
-        for i, kind in enumerate(("person", "vehicle"), 1):
-            numbers = [each[i] for each in found_instants]
-            step |= {f"{kind}_min": min(numbers), f"{kind}_max": max(numbers)}
-            step |= {f"{kind}_sum": sum(numbers), f"{kind}_last": last[i]}
-        result.append(step | {"ended": (end_s * 1000 - last[0]) // 1000})
-    return result
 
 
 def rows_of(table: pa.Table) -> list[Row]:

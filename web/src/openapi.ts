@@ -694,11 +694,13 @@ export interface components {
             zone: string;
         };
         ZoneHistoryResponse: {
+            corrected: string | null;
             from: string;
             rows: components["schemas"]["HistoryStep"][];
             site: string;
             step_s: number;
             to: string;
+            version: number | null;
             zone: string;
         };
     };

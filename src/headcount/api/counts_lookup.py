@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas.problems import NO_COUNTS, NOT_RECORDED, ProblemError, invalid
 from headcount.api.state import ApiState
 from headcount.history.count_queries import counts_at as stored_counts_at
+from headcount.history.series import Correction
 from headcount.messages.times import iso
 
 #: A moment at most this far ahead counts as now: clocks differ.
@@ -76,6 +78,16 @@ def changes_body(
     body.full = full
     body.zones = [snapshot.fragments[i] for i in zones]
     return body
+
+
+def corrected(newest: Correction | None) -> dict[str, Any]:
+    """Return the version of derived numbers and when they were corrected, for an answer."""
+    if newest is None:
+        return {"version": None, "corrected": None}
+    return {
+        "version": newest.version,
+        "corrected": iso(newest.derived_s) if newest.version > 1 else None,
+    }
 
 
 def age_s(at_s: float, requested_s: float) -> float:

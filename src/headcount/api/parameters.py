@@ -21,6 +21,8 @@ from headcount.messages.topics import HANDLE_PATTERN, ID_PATTERN
 MAX_MOMENT_S = 4_102_444_800.0
 #: The span that ends at `to`, without `from`.
 DEFAULT_SPAN_S = 3600.0
+#: The longest step: as long as counts by the minute are stored.
+MAX_STEP_S = 400 * 86_400
 #: Rows of one history answer.
 MAX_ROWS = 10_000
 
@@ -72,9 +74,10 @@ Step = Annotated[
     float,
     Query(
         ge=HISTORY_TICK_S,
-        le=86_400,
+        le=MAX_STEP_S,
         allow_inf_nan=False,
-        description=f"Seconds from row to row; counts are stored every {HISTORY_TICK_S:g} s. "
+        description=f"Seconds from row to row; counts are stored every {HISTORY_TICK_S:g} s, and by the minute "
+        "before the last 24 hours. "
         f"At most {MAX_ROWS} rows are returned.",
     ),
 ]

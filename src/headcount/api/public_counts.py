@@ -18,7 +18,16 @@ import numpy as np
 
 from headcount.api.api_settings import ApiSettings
 from headcount.api.live_counts import CountsFeed, CountsSnapshot, fragment
-from headcount.counting.disclosure import GRID_S, Disclosure, as_public, disclosure_key, grid_before, on_grid
+from headcount.counting.disclosure import (
+    GRID_S,
+    SUPPRESSED,
+    WITHHELD,
+    Disclosure,
+    as_public,
+    disclosure_key,
+    grid_before,
+    on_grid,
+)
 from headcount.counting.fix_columns import I4
 from headcount.counting.site import Zone
 from headcount.counting.site_versions import SiteVersion, SiteVersions
@@ -27,14 +36,17 @@ from headcount.history.count_queries import counts_on_grid
 from headcount.history.forecast import SLOTS
 from headcount.history.reader import HistoryView
 from headcount.history.retention import KEEP_S
+from headcount.history.series import counts_on_minutes
+from headcount.history.weeks import HIDDEN
 from headcount.messages.counts import PublicKindCount
 from headcount.messages.times import tick_s
-from headcount.messages.topics import KINDS
+from headcount.messages.topics import KINDS, Kind
 
 #: Forecasts for the public rest on the public counts of this many days.
 FORECAST_DAYS = 14
 #: The number of instants in memory: a day, those behind a forecast, and a bit.
 MAX_INSTANTS = round(KEEP_S / GRID_S) + FORECAST_DAYS * SLOTS + 60
+HALF_HOUR_S = 1800.0
 #: The number of rows read from the history at a time.
 MAX_ROWS_PER_QUERY = 400_000
 
@@ -155,6 +167,27 @@ class PublicCounts(CountsFeed):
             values = self._publish(at_s, np.array([zones[zone] for zone in index], np.int32))
         return dict(zip(index, values.tolist(), strict=True))
 
+    def half_hours(
+        self, view: HistoryView, zone: str, span_s: tuple[float, float]
+    ) -> dict[Kind, dict[float, float]]:
+        """Return a zone's public counts at half past each hour, or HIDDEN, by the instant; may block.
+
+        Raises:
+            QueryError, DataFolderError, StoreError: the history cannot be read.
+        """
+        found: dict[Kind, dict[float, float]] = {kind: {} for kind in KINDS}
+        recorded = self._recorded(view, *span_s, HALF_HOUR_S)
+        for at_s in sorted(at_s for at_s in recorded if at_s % (2 * HALF_HOUR_S)):
+            view.check_time()
+            index = self._zone_ids(at_s).get(zone)
+            if index is None:
+                continue
+            values = self._disclosure(at_s).publish(at_s, recorded[at_s])[index]
+            for kind, number in zip(KINDS, values.tolist(), strict=True):
+                if number != WITHHELD:
+                    found[kind][at_s] = HIDDEN if number == SUPPRESSED else number
+        return found
+
     def seconds_to_next(self, now_s: float) -> int:
         """Return the time until new counts are published."""
         return max(1, math.ceil(grid_before(now_s) + GRID_S - now_s) + 1)
@@ -189,7 +222,9 @@ class PublicCounts(CountsFeed):
 
     def _recorded(self, view: HistoryView, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
         """Return exact counts [Z, 2] from the history."""
-        found = counts_on_grid(view, from_s, to_s, step_s, site=self.sites.site_id)
+        site = self.sites.site_id
+        found = counts_on_minutes(view, from_s, to_s, step_s, site=site)
+        found |= counts_on_grid(view, from_s, to_s, step_s, site=site)
         return {
             at_s: np.array([zones[zone] for zone in self._zone_ids(at_s)], np.int32)
             for at_s, zones in found.items()
@@ -202,18 +237,21 @@ class PublicCounts(CountsFeed):
         return {zone.id: i for i, zone in enumerate(self.sites.at(at_s).site.zones)}
 
     def _publish(self, at_s: float, counts: I4) -> I4:
-        version = self.sites.at(at_s)
-        with self._lock:
-            disclosure = self._disclosures.get(version)
-            if disclosure is None:
-                disclosure = self._disclosures[version] = Disclosure(version.site, self._smallest, self._key)
-        values = disclosure.publish(at_s, counts)
+        values = self._disclosure(at_s).publish(at_s, counts)
         with self._lock:
             self._values[at_s] = values
             self._values.move_to_end(at_s)
             while len(self._values) > MAX_INSTANTS:
                 self._values.popitem(last=False)
         return values
+
+    def _disclosure(self, at_s: float) -> Disclosure:
+        version = self.sites.at(at_s)
+        with self._lock:
+            disclosure = self._disclosures.get(version)
+            if disclosure is None:
+                disclosure = self._disclosures[version] = Disclosure(version.site, self._smallest, self._key)
+        return disclosure
 
     def _snapshot(self, at_s: float, values: I4, number: int) -> PublicCountsSnapshot:
         total = Total(at_s, values[:, :, np.newaxis], self.partitions, self.partitions)

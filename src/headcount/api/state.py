@@ -27,6 +27,7 @@ from headcount.services.container import Services
 from headcount.services.history import HistoryQueries
 from headcount.services.personal import PersonalDataService
 from headcount.services.positions import PositionService
+from headcount.services.stays import StayService
 from headcount.settings.deployment import SMALLEST_SHOWN
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class ApiState:
             # also where everything is open, a cell never shows a single device
             min_cell=settings.smallest_shown if settings.smallest_shown > 1 else SMALLEST_SHOWN,
         )
+        self.stays = StayService(self.services, self.history)
         self.personal = PersonalDataService(
             self.services, self.traces, self.history, partitions=settings.partitions
         )

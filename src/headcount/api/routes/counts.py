@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from msgspec.structs import asdict
 
 from headcount.access.roles import Caller
-from headcount.api.counts_lookup import counts_at, feed_for
+from headcount.api.counts_lookup import corrected, counts_at, feed_for
 from headcount.api.live_sites import ServedSite
 from headcount.api.media_types import Csv, Json
 from headcount.api.middleware.identity import AnyCaller
@@ -25,6 +25,7 @@ from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, invalid
 from headcount.api.state import ApiState, State, known_zone, known_zone_of_any_version
 from headcount.api.stream_reader import zone_indices
 from headcount.counting.disclosure import GRID_S
+from headcount.history import series
 from headcount.history.count_queries import zones_history
 from headcount.history.reader import HistoryView
 from headcount.messages.times import iso
@@ -91,7 +92,8 @@ async def get_zone_history(
 ) -> Json:
     """Return the counts of one zone in steps of time: at the step's end, minimum, maximum and mean.
 
-    Steps end at multiples of `step`. Those without a record are left out. The last minute may not
+    Steps end at multiples of `step`. Those without a record are left out. Counts before the last 24 hours are
+    stored by the minute, for 400 days: there, `step` is a multiple of 60. The last minute may not
     be written yet: for the present, use the stream.
 
     Without the scope `counts:exact`, where small counts are hidden: `step` is a multiple of 60, `count`
@@ -177,6 +179,7 @@ async def _history(
 
     def read(view: HistoryView) -> T:
         rows: dict[str, list[dict[str, Any]]]
+        from_minutes = series.needs_minutes(view, from_s, step, site=site.id)
         if isinstance(feed, PublicCounts):
             rows = {
                 zone: [
@@ -185,7 +188,8 @@ async def _history(
                 for zone in zones
             }
         else:
-            found = zones_history(view, zones, from_s, to_s, step, site=site.id)
+            query = series.zones_history if from_minutes else zones_history
+            found = query(view, zones, from_s, to_s, step, site=site.id)
             rows = {
                 zone: [
                     {"at": iso(each.at), "person": asdict(each.person), "vehicle": asdict(each.vehicle)}
@@ -193,7 +197,8 @@ async def _history(
                 ]
                 for zone, steps in found.items()
             }
-        head = {"site": site.id, "from": iso(from_s), "to": iso(to_s), "step_s": step}
+        newest = series.correction(view, "minutes", from_s, to_s, site=site.id) if from_minutes else None
+        head = {"site": site.id, "from": iso(from_s), "to": iso(to_s), "step_s": step, **corrected(newest)}
         return render(head, [{"zone": zone, "rows": rows[zone]} for zone in zones])
 
     return await state.history.run(read)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from headcount.api.schemas.base import Schema
 
-_HiddenCount = Annotated[
+HiddenCount = Annotated[
     str, Field(pattern=r"^<[1-9][0-9]*$", description="Below this number.", examples=["<5"])
 ]
 _HIDDEN = " Null in public counts."
@@ -17,7 +17,7 @@ _HIDDEN = " Null in public counts."
 class KindCounts(Schema):
     """The count of one kind, and its bounds."""
 
-    count: int | _HiddenCount | None = Field(
+    count: int | HiddenCount | None = Field(
         description="Present devices that are members of the zone. Without the scope `counts:exact`, where "
         'small counts are hidden: `"<5"`, else a multiple of 5; null where it would disclose too much.'
     )
@@ -82,7 +82,7 @@ class ZoneCountsResponse(CountsFreshness):
 class KindSummary(Schema):
     """The count of one kind within one step of time."""
 
-    count: int | _HiddenCount | None = Field(description="At the end of the step; as in /counts.")
+    count: int | HiddenCount | None = Field(description="At the end of the step; as in /counts.")
     min: int | None
     max: int | None
     mean: float | None = Field(description="Like min and max, null in public counts.")
@@ -110,6 +110,11 @@ class HistoryResponse(Schema):
     from_: str = Field(alias="from")
     to: str
     step_s: float
+    version: int | None = Field(
+        description="Of the stored minutes: 1, and one more for each time that rows came late. Null: the counts are "
+        "those of all instants."
+    )
+    corrected: str | None = Field(description="When late rows changed the minutes; null: they never did.")
     zones: list[ZoneSteps]
 
 
@@ -121,6 +126,11 @@ class ZoneHistoryResponse(Schema):
     from_: str = Field(alias="from")
     to: str
     step_s: float
+    version: int | None = Field(
+        description="Of the stored minutes: 1, and one more for each time that rows came late. Null: the counts are "
+        "those of all instants."
+    )
+    corrected: str | None = Field(description="When late rows changed the minutes; null: they never did.")
     rows: list[HistoryStep]
 
 

@@ -17,21 +17,31 @@ LONGEST_US = 12 * HOUR_US
 Cell = tuple[str, str, str, str, str]
 
 
+#: Places where a device can be, and their zones.
+PLACES = {"hall": ["hall", "stage"], "lib": ["lib"], "desk": ["lib", "desk"], "yard": ["yard"]}
+
+
 def walk(
-    rng: random.Random, *, start_s: float, hours: float, devices: int = 6, lost: float = 0.1
+    rng: random.Random,
+    *,
+    start_s: float,
+    hours: float,
+    devices: int = 6,
+    lost: float = 0.1,
+    sites: tuple[str, ...] = ("ul", "dcu"),
+    places: dict[str, list[str]] = PLACES,
 ) -> list[ZoneEvent]:
     """Events of devices on two sites with nested zones; some are lost, and pseudonyms change at midnight."""
     found: list[ZoneEvent] = []
-    inner = {"hall": ["hall", "stage"], "lib": ["lib"], "desk": ["lib", "desk"], "yard": ["yard"]}
     for device in range(devices):
-        site, kind = rng.choice(["ul", "dcu"]), rng.choice(["person", "vehicle"])
+        site, kind = rng.choice(sites), rng.choice(["person", "vehicle"])
         t_us, inside = round(start_s * US), set[str]()
         while True:
             t_us += round(rng.choice([5, 40, 200, 2000, 15_000]) * rng.random() * US) + 1
             if t_us >= round((start_s + hours * 3600) * US):
                 break
-            where = rng.choice([None, *inner])
-            new = {"site", *inner[where]} if where else set[str](rng.choice([[], ["site"]]))
+            where = rng.choice([None, *places])
+            new = {"site", *places[where]} if where else set[str](rng.choice([[], ["site"]]))
             day = t_us // DAY_US
             name = f"{device:04x}{day:012x}"
             reason = rng.choice(["moved", "outside", "silent", "site"])
