@@ -137,12 +137,12 @@ class ZoneHistoryResponse(Schema):
 class KindForecast(Schema):
     """The forecast of one kind for one step of time; null where there is none."""
 
-    expected: float | _HiddenCount | None = Field(
+    expected: float | HiddenCount | None = Field(
         description='The mean count. Without the scope `counts:exact`, where small counts are hidden: `"<5"`, '
         "else a multiple of 5."
     )
-    low: int | _HiddenCount | None = Field(description="The interval's lower end, in the same form.")
-    high: int | _HiddenCount | None = Field(description="The interval's upper end, in the same form.")
+    low: int | HiddenCount | None = Field(description="The interval's lower end, in the same form.")
+    high: int | HiddenCount | None = Field(description="The interval's upper end, in the same form.")
     checks: int = Field(description="Earlier forecasts from whose errors the interval was made.")
 
 
