@@ -20,9 +20,10 @@ class ApiSettings:
 
     site: Site  # of the site file; served until the core has answered
     core: Endpoint
-    data: Path  # the data folder, for the history
+    data: Path  # the data folder
     partitions: int
     secret: str = field(default="", repr=False)  # the deployment's; keys are derived from it
+    history: str = ""  # as the setting `history`
     speed: float = 1.0  # of a time-lapse run
     system: Endpoint | None = None  # the core's NATS servers, with the login for questions about them
     web: Path = WEB

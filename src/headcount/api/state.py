@@ -17,8 +17,7 @@ from headcount.api.rate_limits import ApiRateLimits
 from headcount.api.schemas.problems import NO_LOGIN, UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
 from headcount.api.stream_slots import StreamSlots
 from headcount.devices.registry_cache import RegistryCache
-from headcount.history.hours import folder
-from headcount.history.objects import FolderStore
+from headcount.history.places import store_at
 from headcount.history.quarter_hours import QuarterHours
 from headcount.history.reader import SegmentReader
 from headcount.messaging.connection import Connection
@@ -29,6 +28,7 @@ from headcount.services.personal import PersonalDataService
 from headcount.services.positions import PositionService
 from headcount.services.stays import StayService
 from headcount.settings.deployment import SMALLEST_SHOWN
+from headcount.settings.environment import process_environment
 
 if TYPE_CHECKING:
     from headcount.access.oidc import OidcClient  # imported only where it is configured
@@ -42,7 +42,10 @@ class ApiState:
         self.settings = settings
         connection = Connection()
         self.sites = SiteFollower(connection, settings.site, settings.speed)
-        self.history = HistoryQueries(settings.max_queries, SegmentReader(FolderStore(folder(settings.data))))
+        self.history = HistoryQueries(
+            settings.max_queries,
+            SegmentReader(store_at(settings.history, settings.data, process_environment())),
+        )
         self.quarters = QuarterHours()
         self.live = LiveSites(
             self.sites,

@@ -16,6 +16,7 @@ from headcount.errors import ExportError, SettingsError
 from headcount.messages.times import iso_or_none
 from headcount.messages.topics import KINDS, Kind
 from headcount.settings.deployment import Settings
+from headcount.settings.environment import process_environment
 
 if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
     from headcount.exports.stored_fixes import FixSelection
@@ -133,10 +134,9 @@ def export(
 def catalog_of(settings: Settings) -> Catalog:
     """The stored history of a deployment, running or not."""
     from headcount.history.catalog import Catalog
-    from headcount.history.hours import folder
-    from headcount.history.objects import FolderStore
+    from headcount.history.places import store_at
 
-    return Catalog(FolderStore(folder(settings.data)))
+    return Catalog(store_at(settings.history, settings.data, process_environment()))
 
 
 def _recorded(settings: Settings, selection: FixSelection, zone: str | None, detail: Detail) -> FixSelection:

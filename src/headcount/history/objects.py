@@ -75,6 +75,9 @@ class ObjectStore(Protocol):
             ReplacedError: it has another version; nothing was changed.
         """
 
+    def check(self) -> None:
+        """Check that the store can be used by several writers."""
+
 
 class FolderStore:
     """Objects as files of a local folder."""
@@ -154,6 +157,11 @@ class FolderStore:
                 raise ReplacedError(self.url, f"{name} was replaced by another process", "Read it again")
             write_private(path, data)
             _sync(path.parent)
+
+    def check(self) -> None:
+        """Create the folder."""
+        with folder_errors(self._root):
+            self._make_folder(self._root)
 
     def _path(self, name: str) -> Path:
         return self._root / name

@@ -27,6 +27,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         speed=settings.speed,
         core=core,
         data=settings.data,
+        history=settings.history,
         partitions=settings.partitions,
         secret=secret_of(settings),
         open=settings.open,

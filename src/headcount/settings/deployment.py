@@ -15,6 +15,7 @@ from headcount.errors import SettingsError
 from headcount.settings.environment import process_environment
 from headcount.settings.formats import (
     ADDRESSES,
+    HISTORY_PLACE,
     HOST,
     ISSUER,
     NAME,
@@ -74,6 +75,13 @@ class Settings:
         Path("headcount-data"),
         "Folder for everything that is stored, and for the deployment's secret.",
         folder=True,
+    )
+    history: str = _storage(
+        "",
+        "Where the history is stored: s3://BUCKET/PREFIX, with endpoint and credentials in the usual AWS_* "
+        "variables, or a folder.",
+        format=HISTORY_PLACE,
+        default_text="the folder history in the data folder",
     )
     partitions: int = _storage(
         16, "Number of log partitions; it cannot change once the data folder exists.", low=1, high=512

@@ -112,6 +112,13 @@ ISSUER = TextFormat(
     "https://…, or http:// on this machine only",
     "URL",
 )
+S3_SCHEME = "s3://"
+HISTORY_PLACE = TextFormat(
+    _matches(r"/.*|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9/_.=-]*)?"),
+    "place for the history",
+    "s3://BUCKET/PREFIX, or the absolute path of a folder",
+    "PLACE",
+)
 MOUNTS = TextFormat(
     lambda text: all(_is_mount(part) for part in split(text)),
     "list of mounts",
