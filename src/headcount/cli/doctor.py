@@ -34,6 +34,9 @@ def doctor(repair: bool, settings: Settings) -> None:
     the log, and starts a NATS server on the folder to check the registry and the audit log.
     """
     from headcount.cli.progress import ProgressBar
+    from headcount.history.catalog import Catalog
+    from headcount.history.hours import folder
+    from headcount.history.objects import FolderStore
     from headcount.runtime.private_files import is_locked
     from headcount.services.doctor import check_folder
 
@@ -45,7 +48,8 @@ def doctor(repair: bool, settings: Settings) -> None:
     with ProgressBar(delay_s=1.0) as progress:
         progress.show("reading the files")
         try:
-            found = list(check_folder(data, settings.secret_file, in_use=in_use))
+            catalog = Catalog(FolderStore(folder(data)))
+            found = list(check_folder(data, settings.secret_file, catalog, in_use=in_use))
         except OSError as error:
             raise SettingsError("data", f"{data} cannot be read: {error}") from error
         if any(finding.area in {"secret", "streams"} for finding in found):

@@ -112,6 +112,23 @@ def set_aside(catalog: Catalog, name: str, problem: str, now_s: float) -> bool:
     return done
 
 
+def restore(catalog: Catalog, name: str) -> bool:
+    """Take a damaged segment back whose file was restored; returns whether it was set aside."""
+    done = False
+
+    def change(before: Manifest) -> Manifest | None:
+        nonlocal done
+        found = next((each.segment for each in before.damaged if each.segment.name == name), None)
+        done = found is not None
+        if found is None:
+            return None
+        damaged = tuple(each for each in before.damaged if each.segment.name != name)
+        return msgspec.structs.replace(before, damaged=damaged, segments=(*before.segments, found))
+
+    catalog.commit(change)
+    return done
+
+
 def foreign_objects(found: Iterable[StoredObject]) -> list[str]:
     """The names of objects that headcount has not written, as a copy or a restored backup leaves them."""
     return sorted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 from headcount.access.audit_log import NEARLY_FULL
-from headcount.history.hours import folder as history_folder
-from headcount.history.segment_files import all_segments, foreign_files, is_readable, set_aside
+from headcount.errors import StoreError
+from headcount.history.catalog import Catalog
+from headcount.history.damage import foreign_objects, problem_of, restore, set_aside
 from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, Alias, Device
 from headcount.messages.topics import FIX_STREAM
 from headcount.messaging.jetstream import stream_names
@@ -45,18 +47,21 @@ def partitions_of(streams: Iterable[str]) -> int:
     return max(numbers, default=0) + 1
 
 
-def check_folder(data: Path, secret_file: Path | None, *, in_use: bool) -> Iterator[Finding]:
-    """Check the files of a data folder; those of the streams only while no server uses it.
+def check_folder(
+    data: Path, secret_file: Path | None, catalog: Catalog, *, in_use: bool
+) -> Iterator[Finding]:
+    """Check the files of a data folder, and its history; those of the streams only while no server uses it.
 
     Raises:
         OSError: the folder cannot be read.
+        DataFolderError: the history's folder cannot be read.
     """
     yield from _permissions(data)
     yield from _secret(data, secret_file)
     free = shutil.disk_usage(data).free
     if free < MIN_FREE_BYTES:
         yield Finding("disk", f"{free / 1e6:.0f} MB are free", "make room on this disk")
-    yield from _segments(history_folder(data))
+    yield from _history(catalog)
     if not in_use:
         for stream, problem in damaged_streams(data, whole=True):
             content = CONTENT.get(stream.name, "the log")
@@ -85,13 +90,27 @@ def _secret(data: Path, secret_file: Path | None) -> Iterator[Finding]:
         yield Finding("secret", f"{path} has fewer than {MIN_SECRET} characters", "restore it from a backup")
 
 
-def _segments(root: Path) -> Iterator[Finding]:
-    for path in (path for kind in ("fixes", "counts") for path in all_segments(root, kind)):
-        if not is_readable(path):
-            remedy = f"set it aside in {root / 'damaged'}: its rows are missing in answers"
-            yield Finding("history", f"{path} cannot be read", remedy, partial(set_aside, root, path))
-    for path in foreign_files(root):
-        yield Finding("history", f"{path} is not a file of the history", "remove it; it is ignored")
+def _history(catalog: Catalog) -> Iterator[Finding]:
+    """Verify every segment, those under legal holds among them, and list foreign files."""
+    try:
+        manifest = catalog.manifest()
+        for segment in (*manifest.segments, *(each.segment for each in manifest.held)):
+            problem = problem_of(catalog.store, segment)
+            if problem is not None:
+                repair = partial(set_aside, catalog, segment.name, problem, time.time())
+                yield Finding("history", problem, "set it aside: its rows are missing in answers", repair)
+        for damaged in manifest.damaged:
+            if problem_of(catalog.store, damaged.segment) is None:
+                name = damaged.segment.name
+                problem = f"{name} was damaged, and is sound again"
+                yield Finding(
+                    "history", problem, "take it back into answers", partial(restore, catalog, name)
+                )
+        for name in foreign_objects(catalog.store.list_()):
+            remedy = "remove it; it is ignored"
+            yield Finding("history", f"{name} in {catalog.store.url} is not a file of the history", remedy)
+    except StoreError as error:
+        yield Finding("history", f"{error.url}: {error.problem}", error.remedy)
 
 
 async def check_core(services: Services, on_progress: Callable[[str, float], None]) -> list[Finding]:
