@@ -27,7 +27,7 @@ def retention() -> None:
 
 @retention.command()
 @as_json
-@on_deployment()
+@on_deployment("retain")
 async def report(running: RunningDeployment, as_json: bool) -> None:
     """Report the age of the oldest row of each store, as read from the store.
 
@@ -41,9 +41,9 @@ async def report(running: RunningDeployment, as_json: bool) -> None:
     import msgspec
 
     from headcount.privacy.retention_report import store_ages
-    from headcount.settings.retention_periods import RetentionPeriods
+    from headcount.settings.retention_periods import retention_periods
 
-    data, periods = running.settings.data, RetentionPeriods()
+    data, periods = running.settings.data, retention_periods(running.settings.retain)
     stores = await store_ages(running.services.client, data, _catalog(running), periods, time.time())
     if as_json:
         for store in stores:

@@ -28,6 +28,7 @@ from headcount.settings.formats import (
 )
 from headcount.settings.model import check_all, setting, settings_of
 from headcount.settings.proxy import ProxySettings
+from headcount.settings.retention_periods import RETAIN
 from headcount.settings.scaling import ScaleSettings
 
 #: Read by `headcount` where neither `--config` nor this variable names another file than headcount.toml.
@@ -85,6 +86,12 @@ class Settings:
     )
     partitions: int = _storage(
         16, "Number of log partitions; it cannot change once the data folder exists.", low=1, high=512
+    )
+    retain: str = _storage(
+        "",
+        "How long data sets of the history, and kinds in them, are kept, such as fixes=24h,fixes.vehicle=6h.",
+        format=RETAIN,
+        default_text="fixes, counts and events 24h, minutes and flows 400d",
     )
     host: str = _network(
         LOOPBACK,

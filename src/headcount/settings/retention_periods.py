@@ -85,6 +85,7 @@ def _is_valid(text: str) -> bool:
 RETAIN = TextFormat(
     _is_valid,
     "list of retention periods",
-    "fixes=24h,fixes.vehicle=6h,minutes=400d; fixes and events at most 24h",
+    "data sets with hours or days, such as fixes=24h,fixes.vehicle=6h,minutes=400d (fixes, events: 1h to 24h; "
+    "counts: 1h to 400d; minutes, flows: 1d to 4000d)",
     "PERIODS",
 )
