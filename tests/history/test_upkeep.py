@@ -20,13 +20,15 @@ from headcount.history import compaction, replacing
 from headcount.history.buffer import CountRows
 from headcount.history.catalog import Catalog, Change
 from headcount.history.damage import read_whole
-from headcount.history.expiry import expire, expired_kinds
 from headcount.history.manifest import SCHEMA, Hold, Manifest, NewerSchemaError, Segment, decoded, encoded
 from headcount.history.objects import FolderStore
+from headcount.history.retention import expire, expired_kinds
+from headcount.history.row_erasure import ErasedRows, erase_rows
 from headcount.history.segments import counts_table, fixes_table, parquet
 from headcount.history.upkeep import DELETE_AFTER_S, ORPHAN_AGE_S, Upkeep
+from headcount.messages.history import EraseRequest
 from headcount.settings.retention_periods import RetentionPeriods, retention_periods
-from history_batches import T0, pseudonym
+from history_batches import T0, damage_pages, pseudonym
 
 H = 3600.0
 SITES = ("ul", "north")
@@ -284,6 +286,71 @@ def test_impossible_periods_are_refused(text: str) -> None:
         retention_periods(text)
 
 
+# --- erasure ----------------------------------------------------------------------------------------
+def test_a_device_is_erased_and_its_held_rows_are_reported(catalog: Catalog) -> None:
+    """Its rows leave every answer and the store, except those under a hold, until that is released."""
+    one, other = pseudonym(1), fixes([3, 4], T0, device=2)
+    committed(catalog, "fixes", pa.concat_tables([fixes([1, 2], T0), other]), fixes([5], T0 + 9, device=2))
+    place(catalog, a_hold("h1", T0 + 1, T0 + 1))
+    request = EraseRequest([one])
+    for _ in range(2):  # repeating it gives the same
+        found = erase_rows(catalog, request, T0)
+        assert (stored(catalog), held(catalog), found.held) == ([3, 4, 5], [2], 1)
+    assert not any(bytes.fromhex(one).hex().encode() in data for data in _visible(catalog))
+    place(catalog)
+    expire(catalog, RetentionPeriods(), T0)
+    assert (stored(catalog), held(catalog)) == ([3, 4, 5], [])
+
+
+def _visible(catalog: Catalog) -> list[bytes]:
+    kept = {each.segment.name for each in catalog.manifest().held}
+    return [
+        catalog.store.get(each.name)
+        for each in catalog.store.list_()
+        if each.name.endswith(".parquet") and each.name not in kept
+    ]
+
+
+def test_a_site_is_erased_from_all_data_sets(catalog: Catalog) -> None:
+    """Rows of other sites stay, and segments of the site alone are deleted without being read."""
+    (alone, _, _) = committed(
+        catalog,
+        "fixes",
+        fixes([1], T0, site="north"),
+        pa.concat_tables([fixes([2], T0, site="north"), fixes([3], T0)]),
+        fixes([4], T0),
+    )
+    committed(catalog, "counts", counts(T0, 1, 1, 1))
+    assert erase_rows(catalog, EraseRequest(site="north"), T0) == ErasedRows(2, 0)
+    assert stored(catalog) == [3, 4]
+    assert alone.name not in {each.name for each in catalog.store.list_()}
+    assert erase_rows(catalog, EraseRequest(site="ul"), T0) == ErasedRows(3, 0)
+    assert catalog.manifest().segments == ()
+
+
+def test_an_erasure_that_is_crossed_by_a_merge_is_complete(catalog: Catalog) -> None:
+    """The output of a merge that another process commits meanwhile is erased from, too."""
+    group = committed(catalog, "fixes", fixes([1, 2], T0), fixes([3], T0 + 5, device=2))
+    original = catalog.commit
+
+    def crossed(change: Change) -> Manifest:
+        catalog.commit = original  # type: ignore[method-assign]
+        compaction.merge(catalog, group, T0)
+        return catalog.commit(change)
+
+    catalog.commit = crossed  # type: ignore[method-assign]
+    assert erase_rows(catalog, EraseRequest([pseudonym(1)]), T0).rows == 2
+    assert stored(catalog) == [3]
+
+
+def test_a_damaged_segment_does_not_stop_an_erasure(tmp_path: Path, catalog: Catalog) -> None:
+    """It is set aside, and the rows of the others are erased."""
+    segments = committed(catalog, "fixes", fixes([1], T0), fixes([2], T0 + 1))
+    damage_pages(tmp_path / "history" / segments[0].name)
+    assert erase_rows(catalog, EraseRequest([pseudonym(1)]), T0).rows == 1
+    assert [each.segment.name for each in catalog.manifest().damaged] == [segments[0].name]
+
+
 # --- objects ----------------------------------------------------------------------------------------
 def test_an_object_of_no_manifest_is_deleted_after_an_hour(catalog: Catalog) -> None:
     """It is first removed by a commit and deleted later, with what a killed writer was writing; the rest stays."""
@@ -385,6 +452,7 @@ class Interleaved(RuleBasedStateMachine):
         self.seq = 0
         self.now_s = T0 + 10 * H
         self.visible: dict[int, tuple[float, str]] = {}  # seq → received, site
+        self.devices: dict[int, int] = {}  # seq → device
         self.expired: dict[int, tuple[float, str]] = {}  # that were visible when they expired
         self.holds: list[Hold] = []
         self.planned: list[list[Segment]] = []
@@ -393,13 +461,19 @@ class Interleaved(RuleBasedStateMachine):
         """Remove the folder."""
         self.folder.cleanup()
 
-    @rule(hour=st.integers(0, 3), site=st.sampled_from(SITES), rows=st.integers(1, 4))
-    def commit(self, hour: int, site: str, rows: int) -> None:
+    @rule(
+        hour=st.integers(0, 3),
+        site=st.sampled_from(SITES),
+        rows=st.integers(1, 4),
+        device=st.integers(1, 3),
+    )
+    def commit(self, hour: int, site: str, rows: int, device: int) -> None:
         """Another writer commits rows of some hour."""
         received_s = self.now_s // H * H - hour * H + self.rng.randrange(3000)
         seqs = list(range(self.seq, self.seq + rows))
         self.seq += rows
-        committed(self.catalog, "fixes", fixes(seqs, received_s, site=site))
+        committed(self.catalog, "fixes", fixes(seqs, received_s, site=site, device=device))
+        self.devices |= dict.fromkeys(seqs, device)
         self.visible |= {seq: (received_s + i, site) for i, seq in enumerate(seqs)}
 
     @rule()
@@ -427,6 +501,17 @@ class Interleaved(RuleBasedStateMachine):
         if self.holds:
             self.holds.pop(self.rng.randrange(len(self.holds)))
             place(self.catalog, *self.holds)
+
+    @rule(device=st.integers(1, 3))
+    def erase(self, device: int) -> None:
+        """A device is erased; what is under a hold stays for it."""
+        theirs = {seq for seq in self.visible if self.devices[seq] == device}
+        rows = {seq: self.visible.pop(seq) for seq in theirs}
+        self.expired |= {seq: row for seq, row in rows.items() if self._is_held(row)}
+        found = erase_rows(self.catalog, EraseRequest([pseudonym(device)]), self.now_s)
+        held_ = [seq for seq in held(self.catalog) if self.devices[seq] == device]
+        assert found.held == len(held_)
+        assert found.rows == len(rows) - sum(map(self._is_held, rows.values()))
 
     @rule(hours=st.integers(1, 9))
     def expire(self, hours: int) -> None:

@@ -25,7 +25,7 @@ from headcount.history.hours import folder, hour_name
 from headcount.history.intake import HistoryWriterStats
 from headcount.history.objects import FolderStore
 from headcount.history.retention import KEEP_S
-from headcount.history.row_erasure import erase_rows
+from headcount.history.row_erasure import ErasedRows, erase_rows
 from headcount.history.writer import run
 from headcount.messages.history import EraseReply, EraseRequest, HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT, INTERNAL
@@ -235,7 +235,7 @@ async def test_expired_hours_are_dropped_at_the_start(tmp_path: Path) -> None:
         open_broker(tmp_path / "broker") as broker,
         writing(broker, tmp_path, clock=lambda: T0 + 3600 + KEEP_S) as (_, stats),
     ):
-        await until(lambda: stats.hours_dropped == 1)
+        await until(lambda: stats.upkeep.expired == 10)
     assert segment_files(tmp_path, "fixes") == []
 
 
@@ -362,5 +362,6 @@ def test_a_segment_without_other_devices_is_removed(tmp_path: Path) -> None:
     """Where no row is left there is no file."""
     rows = random_rows(random.Random(8), 20)
     write(tmp_path, batch(0, rows))
-    assert erase_rows(Catalog(objects(tmp_path)), EraseRequest(sorted({row.device for row in rows}))) == 20
+    request = EraseRequest(sorted({row.device for row in rows}))
+    assert erase_rows(Catalog(objects(tmp_path)), request, T0) == ErasedRows(20, 0)
     assert not segment_files(tmp_path, "fixes")

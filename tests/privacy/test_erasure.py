@@ -225,5 +225,5 @@ async def test_a_site_is_erased_while_nothing_is_sent(tmp_path: Path) -> None:
         connection = Connection(here.client)
         states = Snapshots(connection)
         await asyncio.sleep(2)  # the states with the site are saved, and ticks follow
-        assert await erasure.erase_site(connection, SITE.id, time.time() - 1, states) >= 1
-        assert await erasure.erase_site(connection, SITE.id, time.time() - 1, states) == 0
+        assert (await erasure.erase_site(connection, SITE.id, time.time() - 1, states)).rows >= 1
+        assert (await erasure.erase_site(connection, SITE.id, time.time() - 1, states)).rows == 0

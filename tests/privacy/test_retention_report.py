@@ -11,18 +11,29 @@ import time
 from pathlib import Path
 
 import msgspec
+from nats.aio.client import Client
 
+from headcount.history.catalog import Catalog
+from headcount.history.hours import folder
+from headcount.history.objects import FolderStore
 from headcount.messaging.connection import Connection
 from headcount.messaging.jetstream import request
 from headcount.messaging.secure_delete import erase
 from headcount.messaging.stream_files import first_record_s
 from headcount.messaging.streams import LOG_AGE_S
 from headcount.privacy.retention_report import SLACK_S, StoreAge, store_ages
+from headcount.settings.retention_periods import DEFAULT_PERIODS
 from history_batches import batch, random_rows, segment_files, write
 from nats_fixture import PASSWORD, internal_client, open_broker
 from waiting import until
 
 HOUR_S = 3600
+
+
+async def ages(client: Client, data: Path, now_s: float) -> list[StoreAge]:
+    """The report with the default periods."""
+    catalog = Catalog(FolderStore(folder(data)))
+    return await store_ages(Connection(client), data, catalog, DEFAULT_PERIODS, now_s)
 
 
 def of(found: list[StoreAge], store: str) -> StoreAge:
@@ -39,14 +50,14 @@ async def test_each_store_is_judged_by_its_oldest_row(tmp_path: Path) -> None:
         await log.publish("fix.0.ul.person.a", b"{}")
         await log.publish("event.ul.library", b"{}")
         await log.publish("owntracks.a.b", b"{}")
-        found = await store_ages(Connection(client), tmp_path, time.time())
+        found = await ages(client, tmp_path, time.time())
         assert all(row.kept for row in found)
         for store in ("log of fixes", "events", "other formats"):
             age_s = of(found, store).age_s
             assert age_s is not None
             assert age_s <= time.time() - began_s + 1
         assert of(found, "commands").age_s is None
-        later = await store_ages(Connection(client), tmp_path, time.time() + LOG_AGE_S + SLACK_S + 5)
+        later = await ages(client, tmp_path, time.time() + LOG_AGE_S + SLACK_S + 5)
         assert {row.store for row in later if not row.kept} == {
             "log of fixes",
             "events",
@@ -67,7 +78,7 @@ async def test_the_logs_hour_is_enforced(tmp_path: Path) -> None:
         connection = Connection(client)
 
         async def age_s() -> float | None:
-            return of(await store_ages(connection, tmp_path, time.time()), "log of fixes").age_s
+            return of(await ages(client, tmp_path, time.time()), "log of fixes").age_s
 
         assert await age_s() is not None
         await request(connection, f"STREAM.UPDATE.{config['name']}", short)
@@ -81,7 +92,8 @@ async def test_the_logs_hour_is_enforced(tmp_path: Path) -> None:
 
 async def test_the_row_counts_and_not_the_folders_name(tmp_path: Path) -> None:
     """A row of last week in a folder of this hour is reported, and the command exits with 1."""
-    rows = random_rows(random.Random(1), 20, start=time.time() - 7 * 24 * HOUR_S)
+    start_s = time.time() // HOUR_S * HOUR_S - 7 * 24 * HOUR_S
+    rows = random_rows(random.Random(1), 20, start=start_s)
     write(tmp_path, batch(0, rows[:15]), batch(0, rows[15:], site="north"))
     [segment] = segment_files(tmp_path, "fixes")
     today = time.strftime("hour=%Y-%m-%dT%H", time.gmtime())
@@ -93,7 +105,7 @@ async def test_the_row_counts_and_not_the_folders_name(tmp_path: Path) -> None:
     async def check() -> tuple[list[StoreAge], int, str]:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
-            found = await store_ages(Connection(client), tmp_path, time.time())
+            found = await ages(client, tmp_path, time.time())
             await client.close()
             port = str(broker.config.nats_port)
             command = [sys.executable, "-m", "headcount", "retention", "report", "--json"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from headcount.cli.client import RunningDeployment, on_deployment
 from headcount.cli.output import as_json, moment, print_json, print_table, private_file, to_file
+
+if TYPE_CHECKING:
+    from headcount.messages.history import EraseReply
 
 FILE = click.Path(path_type=Path)
 
@@ -152,23 +156,25 @@ async def remove(running: RunningDeployment, site: str, erase: bool, yes: bool, 
         removed = await sites.remove(running.actor, site)
         if not as_json:
             click.echo(f"Site {site} is counted until {moment(removed.from_s)}.")
-    rows = await _erased_rows(running, site, removed.from_s) if erase else None
+    erased = await _erased_rows(running, site, removed.from_s) if erase else None
     if as_json:
         effective = {"site": site, "version": removed.number, "effective": iso(removed.from_s)}
-        print_json(effective | ({} if rows is None else {"rows": rows}))
-    elif rows is not None:
-        click.echo(f"Erased {rows} rows of its history.")
+        print_json(effective | ({} if erased is None else {"rows": erased.rows, "held": erased.held}))
+    elif erased is not None:
+        held = f" {erased.held} rows stay under a legal hold." if erased.held else ""
+        click.echo(f"Erased {erased.rows} rows of its history.{held}")
 
 
-async def _erased_rows(running: RunningDeployment, site: str, removed_s: float) -> int:
-    """Erase the history of a removed site, and return the number of its rows."""
+async def _erased_rows(running: RunningDeployment, site: str, removed_s: float) -> EraseReply:
+    """Erase the history of a removed site."""
     from headcount.privacy.erasure import erase_site
     from headcount.worker.snapshots import Snapshots
 
     client = running.services.client
-    rows = await erase_site(client, site, removed_s, Snapshots(client))
-    await running.services.audit.record(running.actor, "site.erase", site, {"rows": rows})
-    return rows
+    erased = await erase_site(client, site, removed_s, Snapshots(client))
+    detail = {"rows": erased.rows, "held": erased.held}
+    await running.services.audit.record(running.actor, "site.erase", site, detail)
+    return erased
 
 
 @click.command()

@@ -16,6 +16,7 @@ from headcount.history.event_buffer import EventBuffer
 from headcount.history.manifest import PartitionMark
 from headcount.history.members import EVENTS
 from headcount.history.storing import events_started, started, store
+from headcount.history.upkeep import UpkeepStats
 from headcount.messages.counts import Event
 from headcount.messages.history import HistoryBatch
 from headcount.messages.topics import EVENT_STREAM, EVENT_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT
@@ -47,8 +48,8 @@ class HistoryWriterStats:
     bytes: int = 0
     overtaken: int = 0  # flushes that another writer had stored
     reopened: int = 0  # times a consumer was created again
-    hours_dropped: int = 0
     erased: int = 0  # rows removed by erase requests
+    upkeep: UpkeepStats = field(default_factory=UpkeepStats)
 
 
 @dataclass(frozen=True, slots=True)

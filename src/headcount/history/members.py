@@ -27,6 +27,8 @@ class Members:
     def __init__(self, connection: Connection, partitions: int) -> None:
         """A new member of those that write `partitions`."""
         self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        #: The number of this writer among the live ones, and theirs.
+        self.place = (0, 1)
         self._items = (EVENTS, *range(partitions))
         self._bucket = KvBucket(connection, UNIT_BUCKET)
 
@@ -41,6 +43,7 @@ class Members:
             for key, entry in found.items()
             if now_s - entry.stored_s <= UNIT_TIMEOUT_S
         }
+        self.place = (sum(name < self.name for name in alive), max(len(alive), 1))
         return share(self._items, alive, self.name)
 
     async def leave(self) -> None:

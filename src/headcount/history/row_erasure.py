@@ -1,25 +1,46 @@
 """Erasure of the rows of a device or a site from the segments of the history.
 
-The remaining rows of a segment are written to a new one, which replaces it in the manifest.
+Segments with such rows are replaced by their remaining rows. It is complete when every segment of a manifest
+was found to have none: another process may have merged segments meanwhile, whose output is then checked too.
+Rows that writers commit later are theirs to prevent.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headcount.errors import OvertakenError
+from headcount.errors import DamagedSegmentError
+from headcount.history import replacing
 from headcount.history.catalog import Catalog
-from headcount.history.manifest import Manifest, Segment
+from headcount.history.damage import damage_named, read_whole, set_aside
+from headcount.history.manifest import Hold, Segment
+from headcount.history.objects import ObjectStore
+from headcount.history.replacing import Mask, Replacement
 from headcount.messages.history import EraseRequest
 from headcount.messages.topics import ID
 
 #: Maximum number of pseudonyms in a request: more than a device has within the retention.
 MAX_NAMES = 100
 PSEUDONYM = re.compile(r"[0-9a-f]{16}")
+#: The data sets with pseudonyms.
+_OF_DEVICES = ("fixes", "events")
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedRows:
+    """The result of an erasure."""
+
+    rows: int = 0  # deleted
+    held: int = 0  # no query reads them any more, and a legal hold keeps them
 
 
 def asked(payload: bytes) -> EraseRequest | None:
@@ -35,43 +56,84 @@ def asked(payload: bytes) -> EraseRequest | None:
     return found if proper else None
 
 
-def erase_rows(catalog: Catalog, request: EraseRequest) -> int:
-    """Erase all fixes and events with these pseudonyms, or all rows of a site; return their number.
+def erase_rows(catalog: Catalog, request: EraseRequest, now_s: float) -> ErasedRows:
+    """Erase all rows with these pseudonyms, or all rows of a site.
+
+    Rows under a legal hold leave the segments that queries read, and are kept for the hold. A damaged segment
+    is set aside, where no query reads it and where it expires. The replaced segments are deleted before this
+    returns. Repeating the call completes an interrupted one.
 
     Raises:
-        DataFolderError, StoreError: the store cannot be read or written. Repeating the call completes it.
+        DataFolderError, StoreError: the store cannot be read or written.
     """
-    datasets = ("fixes", "counts", "events") if request.site else ("fixes", "events")
+    clean: set[str] = set()
+    rows = 0
+    while True:
+        manifest = catalog.manifest()
+        unchecked = [
+            each for each in manifest.segments if each.name not in clean and _may_have(each, request)
+        ]
+        if not unchecked:
+            return ErasedRows(rows, _held_rows(catalog, request, now_s))
+        plan: list[Replacement] = []
+        for segment in unchecked:
+            try:
+                change = _without(catalog, segment, request, manifest.holds)
+            except DamagedSegmentError as error:
+                set_aside(catalog, error.name, error.problem, now_s)
+                continue
+            if change is None:
+                clean.add(segment.name)
+            else:
+                plan.append(change)
+            if len(plan) == _BATCH:
+                break
+        if replacing.apply(catalog, plan, manifest.holds, now_s):
+            rows += sum(each.dropped_rows for each in plan)
+            kept = {held.segment.name for each in plan for held in each.held}
+            catalog.store.delete({each.segment.name for each in plan} - kept)
+
+
+def _may_have(segment: Segment, request: EraseRequest) -> bool:
+    return request.site in segment.sites if request.site else segment.dataset in _OF_DEVICES
+
+
+def _without(
+    catalog: Catalog, segment: Segment, request: EraseRequest, holds: Sequence[Hold]
+) -> Replacement | None:
+    """Plan to take the rows out of a segment; None: it has none."""
+    if segment.sites == (request.site,):
+        return replacing.drop(catalog, segment, holds)
+    if not request.site and not _has_pseudonym(catalog.store, segment, request.pseudonyms):
+        return None
+    table = read_whole(catalog.store, segment)
+    return replacing.split(catalog, segment, table, _matching(table, request), holds)
+
+
+def _has_pseudonym(store: ObjectStore, segment: Segment, names: list[str]) -> bool:
+    wanted = pa.array(names, pa.string())
+    with damage_named(store, segment), store.open(segment.name) as source:
+        options = {"read_dictionary": ["device"], "page_checksum_verification": True}
+        for chunk in pq.ParquetFile(source, **options).read(["device"])["device"].chunks:
+            if pc.any(pc.is_in(chunk.dictionary, value_set=wanted)).as_py():
+                return True
+    return False
+
+
+def _matching(table: pa.Table, request: EraseRequest) -> Mask:
+
     column, names = ("site", [request.site]) if request.site else ("device", request.pseudonyms)
-    wanted, erased = pa.array(names, pa.string()), 0
-    for segment in (each for dataset in datasets for each in catalog.manifest().of(dataset)):
-        erased += _erase_from(catalog, segment, column, wanted)
-    return erased
+    found = pc.is_in(table[column].cast(pa.string()), value_set=pa.array(names, pa.string()))
+    mask: Mask = found.to_numpy().astype(np.bool_)
+    return mask
 
 
-def _erase_from(catalog: Catalog, segment: Segment, column: str, wanted: pa.Array) -> int:
-    import pyarrow.compute as pc  # noqa: PLC0415  # 9 MB that only an erasure needs
-
-    with catalog.store.open(segment.name) as file:
-        table = pq.ParquetFile(file).read()
-    theirs = pc.is_in(table[column].cast(pa.string()), value_set=wanted)
-    number = pc.sum(theirs).as_py() or 0
-    if not number:
-        return 0
-    left = table.filter(pc.invert(theirs))
-    span_s, t_span_s = (segment.from_s, segment.to_s), (segment.t_from_s, segment.t_to_s)
-    new = (
-        [catalog.write(segment.dataset, left, span_s, t_span_s=t_span_s, box=segment.box)]
-        if len(left)
-        else []
-    )
-
-    def change(before: Manifest) -> Manifest:
-        if segment not in before.segments:
-            raise OvertakenError(catalog.store.url)
-        kept = (each for each in before.segments if each != segment)
-        return msgspec.structs.replace(before, segments=(*kept, *new))
-
-    catalog.commit(change)
-    catalog.store.delete([segment.name])
-    return int(number)
+def _held_rows(catalog: Catalog, request: EraseRequest, now_s: float) -> int:
+    """The number of rows that are kept only for holds."""
+    rows = 0
+    for segment in [each.segment for each in catalog.manifest().held if _may_have(each.segment, request)]:
+        try:
+            rows += int(_matching(read_whole(catalog.store, segment), request).sum())
+        except DamagedSegmentError as error:
+            set_aside(catalog, error.name, error.problem, now_s)
+    return rows

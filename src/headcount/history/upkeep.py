@@ -17,8 +17,8 @@ from headcount.history.catalog import Catalog
 from headcount.history.compaction import compact
 from headcount.history.damage import SEGMENT, foreign_objects, set_aside
 from headcount.history.derive import derive
-from headcount.history.expiry import expire
 from headcount.history.manifest import Manifest, Removed
+from headcount.history.retention import expire
 from headcount.settings.retention_periods import RetentionPeriods
 
 _log = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ from headcount.history.catalog import Catalog
 from headcount.history.intake import REQUEST_S, Clock, HistoryWriterStats, Intake, Source
 from headcount.history.members import Members
 from headcount.history.objects import ObjectStore
-from headcount.history.retention import drop_expired
-from headcount.history.row_erasure import asked, erase_rows
+from headcount.history.row_erasure import ErasedRows, asked, erase_rows
+from headcount.history.upkeep import Upkeep
 from headcount.messages.history import EraseReply, EraseRequest
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_FLUSH_SUBJECT, HISTORY_STREAM
 from headcount.messaging.connection import Connection, Message
@@ -39,6 +39,7 @@ from headcount.messaging.jetstream import consumer_info, stream_info
 from headcount.messaging.units import HEARTBEAT_INTERVAL_S
 from headcount.runtime.retry import RETRY_S
 from headcount.runtime.tasks import wait_any
+from headcount.settings.retention_periods import DEFAULT_PERIODS, RetentionPeriods
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ FETCH_MESSAGES = 64  # each at most the broker's max_payload
 FETCH_S = 0.5  # also the longest delay of a stop
 #: Fetches without a message after which the consumer is checked: its server may have died.
 CHECK_FETCHES = 10
-RETENTION_INTERVAL_S = 60.0
+UPKEEP_INTERVAL_S = 60.0
 #: Maximum time at the end for overwriting stored rows in the stream.
 STOP_S = 0.3
 #: Time limit of an erase request, after which the client repeats it, and the poll interval within it.
@@ -63,8 +64,8 @@ class _Eraser:
         self._intake = intake
         self._one = asyncio.Lock()
 
-    async def erase(self, wanted: EraseRequest) -> int:
-        """Erase rows from the stream, from memory and from the segments; return their number.
+    async def erase(self, wanted: EraseRequest) -> ErasedRows:
+        """Erase rows from the stream, from memory and from the segments.
 
         Raises:
             LogError, TimeoutError: the broker is unreachable; some rows may remain.
@@ -82,9 +83,9 @@ class _Eraser:
                     break
                 await asyncio.sleep(ERASE_POLL_INTERVAL_S)
             async with intake.disk:
-                rows = await asyncio.to_thread(erase_rows, intake.catalog, wanted)
-        intake.stats.erased += rows
-        return rows
+                found = await asyncio.to_thread(erase_rows, intake.catalog, wanted, intake.clock())
+        intake.stats.erased += found.rows
+        return found
 
     async def answer(self, message: Message) -> None:
         """Answer a request to erase."""
@@ -93,7 +94,8 @@ class _Eraser:
             answer = EraseReply(error="no valid pseudonyms or site given")
         else:
             try:
-                answer = EraseReply(await self.erase(wanted))
+                erased = await self.erase(wanted)
+                answer = EraseReply(erased.rows, held=erased.held)
             except (HeadcountError, OSError) as error:
                 log.warning("can't erase rows from the history now: %s", error or type(error).__name__)
                 answer = EraseReply(error=f"not everything is erased yet: {error}")
@@ -106,6 +108,7 @@ async def run(
     *,
     stop: asyncio.Event,
     flush_s: float = FLUSH_S,
+    periods: RetentionPeriods = DEFAULT_PERIODS,
     clock: Clock = time.time,
     stats: HistoryWriterStats | None = None,
 ) -> None:
@@ -116,6 +119,7 @@ async def run(
         objects: where the history is stored.
         stop: set from outside.
         flush_s: seconds between flushes; other rows wait in memory and in the stream.
+        periods: how long rows are kept.
         clock: Unix seconds.
         stats: counted up in place.
 
@@ -126,7 +130,8 @@ async def run(
     members = Members(connection, await partitions_of_log(connection))
     intake = Intake(connection, Catalog(objects), clock, stats or HistoryWriterStats())
     intake.roomy.set()
-    await _drop_expired(intake)
+    upkeep = Upkeep(intake.catalog, periods)
+    await _run_upkeep(intake, upkeep, members)
     requests = [
         await connection.subscribe(HISTORY_ERASE_SUBJECT, _Eraser(intake).answer),
         await connection.subscribe(HISTORY_FLUSH_SUBJECT, intake.flush_soon),
@@ -136,7 +141,7 @@ async def run(
         "rows": _read(intake, intake.begin_rows, intake.has_rows, stop),
         "events": _read(intake, intake.begin_events, intake.has_events, stop),
         "flush": _flush(intake, stop, flush_s),
-        "retention": _retain(intake, stop),
+        "upkeep": _maintain(intake, upkeep, members, stop),
         "remove": _remove(intake, stop),
     }
     try:
@@ -231,17 +236,16 @@ async def _flush(intake: Intake, stop: asyncio.Event, flush_s: float) -> None:
             await intake.flush()
 
 
-async def _retain(intake: Intake, stop: asyncio.Event) -> None:
+async def _maintain(intake: Intake, upkeep: Upkeep, members: Members, stop: asyncio.Event) -> None:
     while not stop.is_set():
-        await wait_any(stop, timeout_s=RETENTION_INTERVAL_S)
-        await _drop_expired(intake)
+        await wait_any(stop, timeout_s=UPKEEP_INTERVAL_S)
+        if not stop.is_set():
+            await _run_upkeep(intake, upkeep, members)
 
 
-async def _drop_expired(intake: Intake) -> None:
-    gone = await asyncio.to_thread(drop_expired, intake.catalog, intake.clock())
-    intake.stats.hours_dropped += len(gone)
-    for name in gone:
-        log.info("dropped %s: older than a day", name)
+async def _run_upkeep(intake: Intake, upkeep: Upkeep, members: Members) -> None:
+    await asyncio.to_thread(upkeep.run, intake.clock(), members.place)
+    intake.stats.upkeep = upkeep.stats
 
 
 async def _remove(intake: Intake, stop: asyncio.Event) -> None:

@@ -74,3 +74,4 @@ class EraseReply(msgspec.Struct):
 
     rows: int = 0
     error: str = ""
+    held: int = 0  # rows that a legal hold keeps, and that no query reads any more

@@ -25,6 +25,7 @@ from typing import Protocol
 
 import msgspec
 
+from headcount.access.audit_log import AuditValue
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.errors import DeviceError, LogError, NoRespondersError
 from headcount.messages.counts import Event
@@ -82,6 +83,7 @@ class ErasureResult:
     messages: int  # in the log
     events: int
     rows: int  # of the history
+    held: int = 0  # rows of the history that a legal hold keeps
 
 
 @dataclass(slots=True)
@@ -191,14 +193,16 @@ class Erasure:
             messages += erased
         await self._erase_markers(device, names)
         events = await self._erase_events(device, names)
-        rows = await _erase_rows(self._connection, EraseRequest(names))
+        history = await _erase_rows(self._connection, EraseRequest(names))
         await self._erase_rest(device)
-        found = ErasureResult(messages, events, rows)
-        await self._services.audit_log.record(
-            "device.erased", ACTOR, detail={"site": device.site, "kind": device.kind}
-        )
+        found = ErasureResult(messages, events, history.rows, history.held)
+        detail: dict[str, AuditValue] = {"site": device.site, "kind": device.kind}
+        if found.held:
+            detail["held"] = found.held
+            _log.warning("%d rows of an erased device stay under a legal hold", found.held)
+        await self._services.audit_log.record("device.erased", ACTOR, detail=detail)
         await self._services.registry.forget(device.id)
-        _log.info("erased a device: %d messages, %d events, %d rows", messages, events, rows)
+        _log.info("erased a device: %d messages, %d events, %d rows", messages, events, found.rows)
         return found
 
     async def _until_disconnected(self, device: Device) -> None:
@@ -265,8 +269,8 @@ class Erasure:
                 await bucket.delete(key, ttl_s=60)
 
 
-async def erase_site(connection: Connection, site: str, removed_s: float, states: SavedStates) -> int:
-    """Erase all rows of a removed site from the history when its last ones are stored; returns their number.
+async def erase_site(connection: Connection, site: str, removed_s: float, states: SavedStates) -> EraseReply:
+    """Erase all rows of a removed site from the history when its last ones are stored.
 
     Args:
         connection: to the core.
@@ -310,7 +314,7 @@ async def _until_counted(states: SavedStates, partition: int, seq: int) -> None:
         raise LogError(f"partition {partition} is not counted; check that a worker runs") from error
 
 
-async def _erase_rows(connection: Connection, wanted: EraseRequest) -> int:
+async def _erase_rows(connection: Connection, wanted: EraseRequest) -> EraseReply:
     body = msgspec.json.encode(wanted)
     try:
         reply = await connection.request(HISTORY_ERASE_SUBJECT, body, timeout_s=HISTORY_TIMEOUT_S)
@@ -319,7 +323,7 @@ async def _erase_rows(connection: Connection, wanted: EraseRequest) -> int:
     answer = msgspec.json.decode(reply, type=EraseReply)
     if answer.error:
         raise LogError(f"history: {answer.error}")
-    return answer.rows
+    return answer
 
 
 def _pseudonym_of_event(data: bytes) -> str:

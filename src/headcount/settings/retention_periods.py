@@ -55,6 +55,9 @@ class RetentionPeriods:
         return any(f"{dataset}.{kind}" in self.by_name for kind in KINDS)
 
 
+DEFAULT_PERIODS = RetentionPeriods()
+
+
 def retention_periods(text: str) -> RetentionPeriods:
     """Parse the setting.
 

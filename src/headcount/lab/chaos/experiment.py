@@ -322,15 +322,15 @@ class _ChaosRun:
         injected = [one for one in applied if one.fault.kind == "old hours"]
         correct = True
         for one in injected:
-            expired, kept = old_hours(self._system.data, one.from_s)
-            if any(path.exists() for path in expired):
+            data = self._system.data
+            if old_hours(data, one.from_s)[0]:
                 await self._system.history.stop()
                 await self._system.history.start()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_S):
-                    while any(path.exists() for path in expired):  # noqa: ASYNC110
+                    while old_hours(data, one.from_s)[0]:  # noqa: ASYNC110
                         await asyncio.sleep(0.1)
-            correct &= not any(path.exists() for path in expired) and all(path.exists() for path in kept)
+            correct &= old_hours(data, one.from_s) == (False, True)
         return correct
 
 

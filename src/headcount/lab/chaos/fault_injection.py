@@ -9,11 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headcount.history.hours import HOUR_S, folder, hour_name
+from headcount.history.catalog import Catalog
+from headcount.history.hours import HOUR_S, folder
+from headcount.history.objects import FolderStore
 from headcount.history.retention import KEEP_S
+from headcount.history.segments import events_table
 from headcount.lab.chaos import small_disk
 from headcount.lab.chaos.chaos_system import ChaosSystem
 from headcount.lab.chaos.fault_schedule import Fault
+from headcount.messages.counts import Event
+
+#: The site of events of yesterday, which no test counts.
+YESTERDAY = "yesterday"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +100,17 @@ async def _pause(system: ChaosSystem, fault: Fault) -> None:
     worker.send(signal.SIGCONT)
 
 
-def old_hours(data: Path, now_s: float) -> tuple[list[Path], list[Path]]:
-    """Folders of hours that retention must delete, and of hours that it must keep."""
-    expired_s, kept_s = now_s - KEEP_S - 2 * HOUR_S, now_s - KEEP_S + 2 * HOUR_S
-    return tuple(  # type: ignore[return-value]  # two of them
-        [folder(data) / kind / hour_name(t_s) for kind in ("fixes", "counts")] for t_s in (expired_s, kept_s)
-    )
-
-
 def place_old_hours(data: Path, now_s: float) -> None:
-    """Create hours of the history as if the system had run yesterday; they contain no device's data."""
-    for hours in old_hours(data, now_s):
-        for hour in hours:
-            hour.mkdir(parents=True, exist_ok=True)
-            (hour / "yesterday").write_bytes(b"")
+    """Store events as if the system had run yesterday: one that has expired, and one that has not."""
+    catalog = Catalog(FolderStore(folder(data)))
+    times = (now_s - KEEP_S - 2 * HOUR_S, now_s - KEEP_S + 2 * HOUR_S)
+    events = [Event("0" * 16, YESTERDAY, "site", "enter", "person", "0" * 16, t_s, "moved") for t_s in times]
+    segments = [catalog.write("events", events_table([event]), (event.t, event.t)) for event in events]
+    catalog.commit(lambda before: before.with_segments(*segments))
+
+
+def old_hours(data: Path, now_s: float) -> tuple[bool, bool]:
+    """Whether the event that has expired, and the one that has not, is stored."""
+    found = Catalog(FolderStore(folder(data))).manifest().of("events", site=YESTERDAY)
+    has_expired = [each.to_s < now_s - KEEP_S for each in found]
+    return any(has_expired), not all(has_expired)
