@@ -108,7 +108,7 @@ def _history(catalog: Catalog) -> Iterator[Finding]:
                 )
         for name in foreign_objects(catalog.store.list_()):
             remedy = "remove it; it is ignored"
-            yield Finding("history", f"{name} in {catalog.store.url} is not a file of the history", remedy)
+            yield Finding("history", f"{catalog.store.url}/{name} is not a file of the history", remedy)
     except StoreError as error:
         yield Finding("history", f"{error.url}: {error.problem}", error.remedy)
 
