@@ -123,6 +123,7 @@ def test_lost_and_foreign_files(data: Path) -> None:
     assert "secret: " in output
     assert "restore it from a backup" in output
     assert "._000000000001.parquet is not a file of the history" in output
+    assert "not checked" in output
 
 
 def test_a_damaged_segment_is_set_aside_and_taken_back(data: Path) -> None:
