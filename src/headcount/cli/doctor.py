@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headcount.cli.client import CORE
+from headcount.cli.export import catalog_of
 from headcount.cli.options import SettingsCommand, takes_settings
 from headcount.errors import SettingsError
 from headcount.settings.deployment import Settings
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=SettingsCommand)
 @click.option("--repair", is_flag=True, help="Repair what can be repaired without losing anything.")
-@takes_settings(*CORE)
+@takes_settings("history", *CORE)
 def doctor(repair: bool, settings: Settings) -> None:
     """Check a data folder for damage.
 
@@ -34,9 +35,6 @@ def doctor(repair: bool, settings: Settings) -> None:
     the log, and starts a NATS server on the folder to check the registry and the audit log.
     """
     from headcount.cli.progress import ProgressBar
-    from headcount.history.catalog import Catalog
-    from headcount.history.hours import folder
-    from headcount.history.objects import FolderStore
     from headcount.runtime.private_files import is_locked
     from headcount.services.doctor import check_folder
 
@@ -48,8 +46,7 @@ def doctor(repair: bool, settings: Settings) -> None:
     with ProgressBar(delay_s=1.0) as progress:
         progress.show("reading the files")
         try:
-            catalog = Catalog(FolderStore(folder(data)))
-            found = list(check_folder(data, settings.secret_file, catalog, in_use=in_use))
+            found = list(check_folder(data, settings.secret_file, catalog_of(settings), in_use=in_use))
         except OSError as error:
             raise SettingsError("data", f"{data} cannot be read: {error}") from error
         if any(finding.area in {"secret", "streams"} for finding in found):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from headcount.cli.client import RunningDeployment, on_deployment
+from headcount.cli.export import catalog_of
 from headcount.cli.output import as_json, moment, print_json, print_table
 from headcount.cli.parameters import instant
 from headcount.errors import SettingsError
 
 if TYPE_CHECKING:
-    from headcount.history.catalog import Catalog
     from headcount.services.holds import HoldService
 
 _reason = click.option("--reason", required=True, metavar="TEXT", help="Reason, for the audit log.")
@@ -27,7 +27,7 @@ def retention() -> None:
 
 @retention.command()
 @as_json
-@on_deployment("retain")
+@on_deployment("history", "retain")
 async def report(running: RunningDeployment, as_json: bool) -> None:
     """Report the age of the oldest row of each store, as read from the store.
 
@@ -44,7 +44,9 @@ async def report(running: RunningDeployment, as_json: bool) -> None:
     from headcount.settings.retention_periods import retention_periods
 
     data, periods = running.settings.data, retention_periods(running.settings.retain)
-    stores = await store_ages(running.services.client, data, _catalog(running), periods, time.time())
+    stores = await store_ages(
+        running.services.client, data, catalog_of(running.settings), periods, time.time()
+    )
     if as_json:
         for store in stores:
             print_json(msgspec.to_builtins(store) | {"kept": store.kept}, indented=False)
@@ -80,7 +82,7 @@ def hold() -> None:
 @click.option("--to", "to_s", type=instant, required=True, metavar="TIME", help="Last time of the rows.")
 @click.option("--site", "site", default="", show_default=False, metavar="ID", help="Site.  [default: all]")
 @click.option("--data-set", "datasets", multiple=True, metavar="NAME", help="Such as fixes.  [default: all]")
-@on_deployment()
+@on_deployment("history")
 async def add(
     running: RunningDeployment, reason: str, from_s: float, to_s: float, site: str, datasets: tuple[str, ...]
 ) -> None:
@@ -100,7 +102,7 @@ async def add(
 
 @hold.command("list")
 @as_json
-@on_deployment()
+@on_deployment("history")
 async def list_(running: RunningDeployment, as_json: bool) -> None:
     """List the holds in force.
 
@@ -131,7 +133,7 @@ async def list_(running: RunningDeployment, as_json: bool) -> None:
 @hold.command()
 @click.argument("hold_id", metavar="ID")
 @_reason
-@on_deployment()
+@on_deployment("history")
 async def release(running: RunningDeployment, hold_id: str, reason: str) -> None:
     """Release a hold.
 
@@ -149,15 +151,7 @@ async def release(running: RunningDeployment, hold_id: str, reason: str) -> None
 def _holds(running: RunningDeployment) -> HoldService:
     from headcount.services.holds import HoldService
 
-    return HoldService(_catalog(running), running.services.audit)
-
-
-def _catalog(running: RunningDeployment) -> Catalog:
-    from headcount.history.catalog import Catalog
-    from headcount.history.hours import folder
-    from headcount.history.objects import FolderStore
-
-    return Catalog(FolderStore(folder(running.settings.data)))
+    return HoldService(catalog_of(running.settings), running.services.audit)
 
 
 def _span(seconds: float) -> str:
