@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from headcount.history.buffer import HistoryBuffer
 from headcount.history.catalog import Catalog
 from headcount.history.hours import folder
 from headcount.history.manifest import PartitionMark
-from headcount.history.objects import FolderStore
+from headcount.history.objects import FolderStore, ObjectStore
 from headcount.history.reader import HistoryView, SegmentReader
 from headcount.history.storing import store
 from headcount.messages.fixes import VERDICTS
@@ -146,11 +146,18 @@ def segment_files(data: Path, kind: str) -> list[Path]:
     return [folder(data) / segment.name for segment in Catalog(store_).manifest().of(kind)]
 
 
-def stored_fixes(data: Path, site: str = "ul") -> list[tuple[int, Row]]:
+def _tables(place: Path | ObjectStore, dataset: str) -> Iterator[pa.Table]:
+    """The segments of a data folder or a store, as the manifest names them."""
+    objects = FolderStore(folder(place)) if isinstance(place, Path) else place
+    for segment in Catalog(objects).manifest().of(dataset):
+        with objects.open(segment.name) as file:
+            yield pq.ParquetFile(file).read()
+
+
+def stored_fixes(place: Path | ObjectStore, site: str = "ul") -> list[tuple[int, Row]]:
     """All stored rows of a site with their partitions, by partition and sequence; repeats show."""
     found = []
-    for path in segment_files(data, "fixes"):
-        table = pq.ParquetFile(path).read()
+    for table in _tables(place, "fixes"):
         plain = {
             name: table.column(name).to_pylist() for name in ("site", "partition", "seq", "device", "kind")
         }
@@ -176,11 +183,12 @@ def stored_fixes(data: Path, site: str = "ul") -> list[tuple[int, Row]]:
     return sorted(found, key=lambda item: (item[0], item[1].seq))
 
 
-def stored_counts(data: Path, site: str = "ul") -> dict[tuple[float, str], tuple[list[int], int, int]]:
+def stored_counts(
+    place: Path | ObjectStore, site: str = "ul"
+) -> dict[tuple[float, str], tuple[list[int], int, int]]:
     """(at, zone) -> the sums of the eight numbers, partitions in the sum, partitions_total, of a site."""
     found: dict[tuple[float, str], tuple[list[int], int, int]] = {}
-    for path in segment_files(data, "counts"):
-        table = pq.ParquetFile(path).read()
+    for table in _tables(place, "counts"):
         at = table.column("at").cast(pa.int64()).to_pylist()
         rows = table.to_pylist()
         for ms, row in zip(at, rows, strict=True):

@@ -23,13 +23,23 @@ from headcount.history import intake as module
 from headcount.history.catalog import Catalog
 from headcount.history.hours import folder, hour_name
 from headcount.history.intake import HistoryWriterStats
-from headcount.history.objects import FolderStore
+from headcount.history.members import Members
+from headcount.history.objects import FolderStore, ObjectStore
+from headcount.history.reader import scan
 from headcount.history.retention import KEEP_S
 from headcount.history.row_erasure import ErasedRows, erase_rows
 from headcount.history.writer import run
+from headcount.messages.counts import Event
 from headcount.messages.history import EraseReply, EraseRequest, HistoryBatch
-from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT, INTERNAL
+from headcount.messages.topics import (
+    EVENT_STREAM,
+    HISTORY_ERASE_SUBJECT,
+    HISTORY_STREAM,
+    HISTORY_SUBJECT,
+    INTERNAL,
+)
 from headcount.messaging.connection import Connection
+from headcount.runtime.tasks import cancel_all
 from history_batches import (
     T0,
     Row,
@@ -77,14 +87,17 @@ async def until_stored(client: Client) -> None:
     await until(is_done, "all batches are stored")
 
 
-def objects(data: Path) -> FolderStore:
-    """The history's store in a data folder."""
-    return FolderStore(folder(data))
+def objects(place: Path | ObjectStore) -> ObjectStore:
+    """The store itself, or that of a data folder."""
+    return FolderStore(folder(place)) if isinstance(place, Path) else place
 
 
 @asynccontextmanager
 async def writing(
-    broker: Broker, data: Path, flush_s: float = FAST_S, clock: Callable[[], float] = lambda: T0
+    broker: Broker,
+    place: Path | ObjectStore,
+    flush_s: float = FAST_S,
+    clock: Callable[[], float] = lambda: T0,
 ) -> AsyncIterator[tuple[Client, HistoryWriterStats]]:
     """A writer beside the test; it is stopped, and its errors are raised, at the end."""
     client = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
@@ -92,7 +105,7 @@ async def writing(
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
-                run(Connection(client), objects(data), stop=stop, flush_s=flush_s, clock=clock, stats=stats)
+                run(Connection(client), objects(place), stop=stop, flush_s=flush_s, clock=clock, stats=stats)
             )
             yield client, stats
             stop.set()
@@ -125,7 +138,7 @@ def sent(seed: int, partitions: int = 4, n: int = 300) -> tuple[list[list[Row]],
     return rows, order
 
 
-def assert_all_once(data: Path, rows: Sequence[Sequence[Row]]) -> None:
+def assert_all_once(data: Path | ObjectStore, rows: Sequence[Sequence[Row]]) -> None:
     """Each row of each partition, and each of the 60 instants, is in the segments exactly once."""
     everything = [(partition, row) for partition, part in enumerate(rows) for row in part]
     assert stored_fixes(data) == everything
@@ -257,11 +270,11 @@ async def test_a_killed_broker_costs_no_row(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def writer_process(broker: Broker, data: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def writer_process(broker: Broker, store: ObjectStore) -> AsyncIterator[asyncio.subprocess.Process]:
     """The writer as a process, connected; killed (-9) at the end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(PROGRAM), broker.url, INTERNAL, broker.config.password),
-        *(str(data), "0.01", str(T0)),
+        *(store.url, "0.01", str(T0)),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdout=asyncio.subprocess.PIPE,
     )
@@ -276,26 +289,67 @@ async def writer_process(broker: Broker, data: Path) -> AsyncIterator[asyncio.su
 
 
 @pytest.mark.slow
-async def test_a_killed_writer_costs_no_row(tmp_path: Path) -> None:
-    """The writer is killed (-9) at random moments and started again: each row is stored exactly once."""
+async def test_killed_writers_cost_no_row(tmp_path: Path, store: ObjectStore) -> None:
+    """Of two writers, one after the other is killed (-9) at a random moment: each row is stored exactly once."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
     rows, batches = sent(seed)
     async with open_broker(tmp_path / "broker") as broker:
         client = await internal_client(broker)
-        size = len(batches) // 8 + 1
+        size = len(batches) // 4 + 1
+
+        async def kill_and_start_again() -> None:
+            while True:
+                async with writer_process(broker, store):
+                    await asyncio.sleep(0.1 + rng.random())
+
+        killing = [asyncio.create_task(kill_and_start_again()) for _ in range(2)]
         for start in range(0, len(batches), size):
-            part = batches[start : start + size]
-            async with writer_process(broker, tmp_path):
-                # All the time something is being flushed, so that the kill hits a flush.
-                sending = asyncio.create_task(publish(client, *part, pause_s=0.5 / size))
-                await asyncio.sleep(0.1 + rng.random() * 0.6)
-            await sending
-        async with writing(broker, tmp_path):
+            # Something is being stored at all times, so that kills hit commits.
+            await publish(client, *batches[start : start + size], pause_s=2.0 / size)
+        await cancel_all(killing)
+        async with writing(broker, store):
             await until_stored(client)
         await client.close()
-    assert_all_once(tmp_path, rows)
+    assert_all_once(store, rows)
+
+
+async def test_two_writers_store_each_row_once(tmp_path: Path, store: ObjectStore) -> None:
+    """Two writers divide the partitions; when one ends, the other has all of them."""
+    rows, batches = sent(7)
+    half = len(batches) // 2
+    async with open_broker(tmp_path / "broker") as broker, writing(broker, store) as (client, one):
+        async with writing(broker, store) as (_, other):
+            await publish(client, *batches[:half])
+            await until(lambda: one.fixes and other.fixes, "both have stored rows")
+        await publish(client, *batches[half:])
+        await until_stored(client)
+    assert_all_once(store, rows)
+    assert one.fixes + other.fixes == sum(map(len, rows))
+
+
+async def test_writers_that_claim_the_same_partitions_store_each_row_once(
+    tmp_path: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where heartbeats fail, both writers read everything, and the marks decide which of them stores it."""
+    monkeypatch.setattr(Members, "share", everything)
+    rows, batches = sent(8)
+    async with (
+        open_broker(tmp_path / "broker") as broker,
+        writing(broker, store, 0.01) as (client, one),
+        writing(broker, store, 0.01) as (_, other),
+    ):
+        await publish(client, *batches, pause_s=0.01)
+        await until_stored(client)
+    assert_all_once(store, rows)
+    assert one.fixes + other.fixes == sum(map(len, rows))
+    assert one.overtaken + other.overtaken
+
+
+async def everything(self: Members) -> set[int]:
+    """The share of a writer that knows no other."""
+    return set(self._items)
 
 
 async def test_what_is_written_is_not_in_the_stream_any_more(tmp_path: Path) -> None:
@@ -313,6 +367,48 @@ def in_files(folder: Path, needle: bytes) -> bool:
     return any(needle in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
+async def publish_events(client: Client, devices: Sequence[str], again: int = 0) -> None:
+    """Store an event of each device in the stream, `again` with another message id."""
+    for number, device in enumerate(devices):
+        event = Event(f"{number:024x}", "ul", "site", "enter", "person", device, T0 + number, "moved")
+        headers = {"Nats-Msg-Id": f"{again}-{event.id}"}
+        await client.jetstream().publish("event.ul.site", msgspec.json.encode(event), headers=headers)
+
+
+def stored_events(data: Path) -> list[dict[str, object]]:
+    """All stored events, by time."""
+    store = objects(data)
+    columns = ["t", "site", "zone", "device", "kind", "type", "reason", "id"]
+    table = scan(store, Catalog(store).manifest(), "events", columns=columns)
+    return sorted(table.to_pylist(), key=lambda event: event["id"])
+
+
+async def test_events_are_stored_once(tmp_path: Path) -> None:
+    """Events come back as they were; one that comes again, also in a new stream, is stored once."""
+    devices = [pseudonym(number) for number in range(10)]
+    async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, stats):
+        await publish_events(client, devices[:6])
+        await until(lambda: stats.events == 6)
+        await publish_events(client, devices[:8], again=1)
+        await until(lambda: stats.events == 8)
+        jetstream = client.jetstream()
+        config = (await jetstream.stream_info(EVENT_STREAM)).config
+        await jetstream.delete_stream(EVENT_STREAM)
+        await jetstream.add_stream(config)
+        await publish_events(client, devices, again=2)
+        await until(lambda: stats.events == 10)
+    found = stored_events(tmp_path)
+    assert [event["device"] for event in found] == devices
+    assert {key: value for key, value in found[1].items() if key not in ("t", "device")} == {
+        "site": "ul",
+        "zone": "site",
+        "kind": "person",
+        "type": "enter",
+        "reason": "moved",
+        "id": f"{1:024x}",
+    }
+
+
 async def ask_to_erase(client: Client, names: Sequence[str] = (), site: str = "") -> EraseReply:
     """The writer's answer to a request to erase pseudonyms or a site."""
     body = msgspec.json.encode(EraseRequest(list(names), site))
@@ -320,22 +416,37 @@ async def ask_to_erase(client: Client, names: Sequence[str] = (), site: str = ""
     return msgspec.json.decode(answer.data, type=EraseReply)
 
 
-async def test_who_is_erased_is_in_no_segment_and_in_no_stream(tmp_path: Path) -> None:
-    """After the answer no row of the pseudonyms is anywhere, all others are; asked again, nothing is left to do."""
+async def test_erased_pseudonyms_are_nowhere(tmp_path: Path) -> None:
+    """After the answer of one of two writers, no row or event of the pseudonyms is anywhere; all others are."""
     rows, batches = sent(6, n=100)
     gone = {row.device for row in rows[1][:3]}
     async with open_broker(tmp_path / "broker") as broker:
-        async with writing(broker, tmp_path, flush_s=0.3) as (client, stats):
+        async with (
+            writing(broker, tmp_path, flush_s=30) as (client, one),
+            writing(broker, tmp_path, 30) as (_, other),
+        ):
             await publish(client, *batches)
+            await publish_events(client, [*sorted(gone), rows[0][0].device])
             answer = await ask_to_erase(client, sorted(gone))
-            assert (answer.error, answer.rows) == ("", stats.erased)
+            assert (answer.error, answer.rows) == ("", one.erased + other.erased)
             assert (await ask_to_erase(client, sorted(gone))).rows == 0
             assert (await ask_to_erase(client, ["nobody"])).error
         kept = [[row for row in part if row.device not in gone] for part in rows]
         assert_all_once(tmp_path, kept)
-        assert stats.erased == sum(map(len, rows)) - sum(map(len, kept)) > 0
+        assert answer.rows == sum(map(len, rows)) - sum(map(len, kept)) + len(gone)
+        assert [event["device"] for event in stored_events(tmp_path)] == [rows[0][0].device]
+        await client_purged(broker)
     needles = [form for name in gone for form in (name.encode(), bytes.fromhex(name))]
+    removed = {each.name for each in Catalog(objects(tmp_path)).manifest().removed}
+    Catalog(objects(tmp_path)).store.delete(removed)  # the upkeep's part, 5 minutes later
     assert not [needle for needle in needles if in_files(tmp_path, needle)]
+
+
+async def client_purged(broker: Broker) -> None:
+    """Remove the events from their stream, as an erasure does before it asks for the rows."""
+    client = await internal_client(broker)
+    await client.jetstream().purge_stream(EVENT_STREAM)
+    await client.close()
 
 
 async def test_an_erased_site_is_nowhere(tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ class EventBuffer:
         if event is not None and T_MIN_S <= event.t <= T_MAX_S:
             self._events.setdefault(event.id, event)
 
+    def skip(self, seq: int) -> None:
+        """Move past messages that were removed from the stream."""
+        self.seq = max(self.seq, seq)
+
     def take(self) -> EventFlush | None:
         """Remove and return the waiting events; None if no message was added."""
         if self.stored is None or self.seq <= self.stored.seq:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
-from headcount.errors import LogError, ObjectNotFoundError, OvertakenError
+from headcount.errors import LogError, ObjectNotFoundError, OvertakenError, StoreError
 from headcount.history.buffer import HistoryBuffer
 from headcount.history.catalog import Catalog
 from headcount.history.event_buffer import EventBuffer
@@ -21,7 +22,7 @@ from headcount.messages.counts import Event
 from headcount.messages.history import HistoryBatch
 from headcount.messages.topics import EVENT_STREAM, EVENT_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT
 from headcount.messaging.connection import Connection, Message
-from headcount.messaging.jetstream import StoredMessage, stream_info
+from headcount.messaging.jetstream import StoredMessage, get_message, stream_info
 from headcount.messaging.secure_delete import erase
 
 log = logging.getLogger(__name__)
@@ -186,6 +187,8 @@ class Intake:
         """Store all rows and events in memory."""
         async with self.disk:
             self.full.clear()
+            with suppress(LogError):
+                await self._skip_removed_events()
             rows, events = self.rows.take(self.clock()), self.events.take()
             waiting, self.waiting = self.waiting, {}
             self.roomy.set()
@@ -193,11 +196,13 @@ class Intake:
                 return
             try:
                 segments = await asyncio.to_thread(store, self.catalog, self.stream, rows, events)
-            except (OvertakenError, ObjectNotFoundError):
-                self.stats.overtaken += 1
+            except StoreError as error:
                 self.drop(rows.before if rows is not None else ())
                 if events is not None:
                     self.events.stop()
+                if not isinstance(error, OvertakenError | ObjectNotFoundError):
+                    raise
+                self.stats.overtaken += 1
                 return
             self.stats.flushes += 1
             self.stats.segments += len(segments)
@@ -207,9 +212,19 @@ class Intake:
                 self.stats.fixes += 0 if rows.fixes is None else len(rows.fixes["seq"])
             if events is not None:
                 self.events.confirm(events)
-                self.stats.events += len(events.events)
+                self.stats.events += sum(each.rows for each in segments if each.dataset == "events")
             self.removable += [seq for sequences in waiting.values() for seq in sequences]
         self.stored.set()
+
+    async def _skip_removed_events(self) -> None:
+        """Move the mark of the events past messages at the end of the stream that were removed unread."""
+        if self.events.stored is None:
+            return
+        last = (await stream_info(self.connection, EVENT_STREAM, timeout_s=REQUEST_S)).state.last_seq
+        if last > self.events.seq:
+            query = {"seq": self.events.seq + 1, "next_by_subj": EVENT_SUBJECT.format(site="*", zone="*")}
+            if await get_message(self.connection, EVENT_STREAM, query, timeout_s=REQUEST_S) is None:
+                self.events.skip(last)
 
     async def flush_soon(self, _: Message) -> None:
         """Start a flush early."""

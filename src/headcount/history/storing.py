@@ -51,7 +51,11 @@ def store(catalog: Catalog, stream: str, rows: RowFlush | None, events: EventFlu
     if events is not None:
         found += _write_events(catalog, events.events)
 
-    def change(before: Manifest) -> Manifest:
+    names = {segment.name for segment in found}
+
+    def change(before: Manifest) -> Manifest | None:
+        if names and names <= before.names():  # an earlier attempt, whose answer was lost
+            return None
         partitions, mark = before.partitions, before.events
         if rows is not None:
             known = {number: partitions.get(number, PartitionMark()) for number in rows.before}
@@ -69,7 +73,7 @@ def store(catalog: Catalog, stream: str, rows: RowFlush | None, events: EventFlu
     try:
         catalog.commit(change)
     except OvertakenError:
-        catalog.store.delete(segment.name for segment in found)
+        catalog.store.delete(names)
         raise
     return found
 

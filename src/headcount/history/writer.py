@@ -23,7 +23,7 @@ from contextlib import suppress
 
 import msgspec
 
-from headcount.errors import HeadcountError, LogError
+from headcount.errors import HeadcountError, LogError, StoreError
 from headcount.history.catalog import Catalog
 from headcount.history.intake import REQUEST_S, Clock, HistoryWriterStats, Intake, Source
 from headcount.history.members import Members
@@ -31,7 +31,12 @@ from headcount.history.objects import ObjectStore
 from headcount.history.row_erasure import ErasedRows, asked, erase_rows
 from headcount.history.upkeep import Upkeep
 from headcount.messages.history import EraseReply, EraseRequest
-from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_FLUSH_SUBJECT, HISTORY_STREAM
+from headcount.messages.topics import (
+    EVENT_STREAM,
+    HISTORY_ERASE_SUBJECT,
+    HISTORY_FLUSH_SUBJECT,
+    HISTORY_STREAM,
+)
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.consumers import pull_consumer
 from headcount.messaging.device_messages import partitions_of_log
@@ -43,6 +48,7 @@ from headcount.settings.retention_periods import DEFAULT_PERIODS, RetentionPerio
 
 log = logging.getLogger(__name__)
 
+ROLE = "history"
 FLUSH_S = 60.0
 FETCH_MESSAGES = 64  # each at most the broker's max_payload
 FETCH_S = 0.5  # also the longest delay of a stop
@@ -73,13 +79,15 @@ class _Eraser:
         """
         intake, connection = self._intake, self._intake.connection
         async with self._one, asyncio.timeout(ERASE_TIMEOUT_S):
-            last = (await stream_info(connection, HISTORY_STREAM)).state.last_seq
-            while True:  # until all rows of the stream are in segments and overwritten
+            rows = (await stream_info(connection, HISTORY_STREAM)).state.last_seq
+            events = (await stream_info(connection, EVENT_STREAM)).state.last_seq
+            while True:  # until the rows of the stream are in segments and overwritten, and the events stored
                 await connection.publish(HISTORY_FLUSH_SUBJECT)
                 await intake.flush()
                 await intake.remove()
                 state = (await stream_info(connection, HISTORY_STREAM)).state
-                if not state.messages or state.first_seq > last:
+                manifest = await asyncio.to_thread(intake.catalog.manifest)
+                if (not state.messages or state.first_seq > rows) and manifest.events.seq >= events:
                     break
                 await asyncio.sleep(ERASE_POLL_INTERVAL_S)
             async with intake.disk:
@@ -133,7 +141,7 @@ async def run(
     upkeep = Upkeep(intake.catalog, periods)
     await _run_upkeep(intake, upkeep, members)
     requests = [
-        await connection.subscribe(HISTORY_ERASE_SUBJECT, _Eraser(intake).answer),
+        await connection.subscribe(HISTORY_ERASE_SUBJECT, _Eraser(intake).answer, queue=ROLE),
         await connection.subscribe(HISTORY_FLUSH_SUBJECT, intake.flush_soon),
     ]
     loops = {
@@ -192,9 +200,9 @@ async def _read(
                 continue
             await _follow(intake, source, over)
             intake.stats.reopened += 1
-        except LogError as error:
-            # The broker is unreachable or starting, or the stream doesn't exist yet.
-            log.warning("the history waits for the broker: %s", error)
+        except (LogError, StoreError) as error:
+            # The broker or the store is unreachable or starting, or the stream doesn't exist yet.
+            log.warning("the history waits: %s", error)
             await wait_any(stop, timeout_s=RETRY_S)
 
 
@@ -232,8 +240,13 @@ async def _follow(intake: Intake, source: Source, over: Callable[[], bool]) -> N
 async def _flush(intake: Intake, stop: asyncio.Event, flush_s: float) -> None:
     while not stop.is_set():
         await wait_any(stop, intake.full, timeout_s=flush_s)
-        if not stop.is_set():
+        if stop.is_set():
+            return
+        try:
             await intake.flush()
+        except StoreError as error:  # the rows are read from the stream again
+            log.warning("the history cannot be stored now: %s", error)
+            await wait_any(stop, timeout_s=RETRY_S)
 
 
 async def _maintain(intake: Intake, upkeep: Upkeep, members: Members, stop: asyncio.Event) -> None:

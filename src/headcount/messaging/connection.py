@@ -87,15 +87,16 @@ def log_errors(what: str) -> Iterator[None]:
 class Subscription:
     """Calls a handler with each message on a subject."""
 
-    def __init__(self, connection: Connection, subject: str, handler: Handler) -> None:
+    def __init__(self, connection: Connection, subject: str, queue: str, handler: Handler) -> None:
         self._connection = connection
         self._subject = subject
+        self._queue = queue
         self._handler = handler
         self._current: nats.aio.subscription.Subscription | None = None
 
     async def start(self, client: Client) -> None:
         """Subscribe over this client, which may replace an earlier one."""
-        self._current = await client.subscribe(self._subject, cb=self._handler)
+        self._current = await client.subscribe(self._subject, self._queue, cb=self._handler)
 
     async def unsubscribe(self) -> None:
         """Stop; does nothing where the connection is lost or closed."""
@@ -195,9 +196,12 @@ class Connection:
         with log_errors(subject):
             return await self.client.request(subject, payload, timeout=timeout_s, headers=headers)
 
-    async def subscribe(self, subject: str, handler: Handler) -> Subscription:
-        """Call `handler` with each message on `subject`, from the first connect on and after each reconnect."""
-        subscription = Subscription(self, subject, handler)
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+        """Call `handler` with each message on `subject`, from the first connect on and after each reconnect.
+
+        Of the subscribers with the same `queue`, one receives each message.
+        """
+        subscription = Subscription(self, subject, queue, handler)
         if self._client is not None:
             with log_errors(subject):
                 await subscription.start(self._client)
