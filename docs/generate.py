@@ -21,6 +21,7 @@ import click
 
 from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
+from headcount.api.ogc.parameters import ITEMS
 from headcount.api.schemas.problems import TYPES
 from headcount.cli.main import main
 from headcount.messaging.connection import Endpoint
@@ -149,6 +150,7 @@ def http() -> str:
     for path, item in api["paths"].items():
         for method, operation in item.items():
             parts += [f"## {method.upper()} {path}", *operation_of(operation)]
+    parts += features()
     parts += ["## Schemas", *schemas(api["components"]["schemas"])]
     parts += [
         "## Problems",
@@ -160,6 +162,32 @@ def http() -> str:
     for problem in TYPES.values():
         parts += [f"### {problem.name}", f"Status {problem.status}. {problem.title}. {problem.meaning}"]
     return "\n\n".join(parts) + "\n"
+
+
+def features() -> list[str]:
+    """The section about OGC API - Features, which has an OpenAPI document of its own."""
+    addresses = {
+        "GET /ogc": "The landing page, also at `GET /ogc/`",
+        "GET /ogc/api": "The OpenAPI 3.0 document",
+        "GET /ogc/conformance": "The conformance classes",
+        "GET /ogc/collections": "The collections that you may read",
+        "GET /ogc/collections/{collection}": "A collection, such as `ul.counts`",
+        "GET /ogc/collections/{collection}/queryables": "The properties for filters, as a JSON schema",
+        "GET /ogc/collections/{collection}/items": "The features, with the parameters below",
+        "GET /ogc/collections/{collection}/items/{feature}": "One feature",
+    }
+    rows = [f"| `{address}` | {text} |" for address, text in addresses.items()]
+    parameters = [f"| `{each.name}` | {type_of(each.schema)} | {cell(each.description)} |" for each in ITEMS]
+    return [
+        "## OGC API - Features",
+        (
+            "Zones, counts and fixes as features for GIS programs: [Open in QGIS and other "
+            "standards](../guides/standards.md). Unlike in the rest of the API, an invalid parameter is a 400, as "
+            "the standard requires."
+        ),
+        "\n".join(["| address | |", "|---|---|", *rows]),
+        "\n".join(["| parameter of items | type | |", "|---|---|---|", *parameters]),
+    ]
 
 
 def operation_of(operation: dict[str, Any]) -> list[str]:

@@ -28,10 +28,12 @@ from headcount.api.routes import (
     live_stream,
     login,
     me,
+    ogc,
     positions,
     provisioning,
     sign_in,
     sites,
+    smart_city,
     stays,
     system,
     tokens,
@@ -58,6 +60,7 @@ _RESOURCES = (
     forecast,
     flows,
     weeks,
+    smart_city,
     live_stream,
     devices,
     provisioning,
@@ -71,6 +74,7 @@ _RESOURCES = (
     tokens,
     audit,
     system,
+    ogc,
 )
 
 

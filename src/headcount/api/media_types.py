@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 GEOJSON = "application/geo+json"
+JSON_LD = "application/ld+json"
 CSV = "text/csv; charset=utf-8"
 
 
@@ -27,6 +28,12 @@ class GeoJson(Json):
     """GeoJSON (RFC 7946)."""
 
     media_type = GEOJSON
+
+
+class JsonLd(Json):
+    """JSON-LD 1.1."""
+
+    media_type = JSON_LD
 
 
 class Csv(Response):

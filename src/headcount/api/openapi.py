@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from headcount.api.media_types import GEOJSON
+from headcount.api.media_types import GEOJSON, JSON_LD
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.middleware.device_authentication import DeviceAuthentication
 from headcount.api.schemas import problems
@@ -81,10 +81,11 @@ def _use_problems(schemas: dict[str, Any]) -> None:
 
 
 def _describe_geojson(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any]) -> None:
-    """FastAPI describes anything but application/json as a string; GeoJSON has the endpoint's schema."""
+    """FastAPI describes anything but application/json as a string; GeoJSON and JSON-LD have the endpoint's schema."""
     for answer in operation["responses"].values():
-        content = answer.get("content", {}).get(GEOJSON)
-        if content is not None:
+        for content in (answer.get("content", {}).get(media_type) for media_type in (GEOJSON, JSON_LD)):
+            if content is None:
+                continue
             schema = TypeAdapter(route.response_model).json_schema(
                 mode="serialization", ref_template="#/components/schemas/{model}"
             )

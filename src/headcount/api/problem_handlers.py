@@ -32,7 +32,7 @@ _BY_STATUS = {
 }
 _MAX_PARAMETERS = 10
 #: Paths for programs: every error is JSON there, whatever the client accepts.
-API_PATH = re.compile(r"/(v1/|metrics$|readyz$|healthz$|openapi\.json$|problems/)")
+API_PATH = re.compile(r"/(v1/|ogc(/|$)|metrics$|readyz$|healthz$|openapi\.json$|problems/)")
 #: The page of a problem for browsers, such as a login that failed.
 _PAGE = Template(Path(__file__).with_name("problem_page.html").read_text(encoding="utf-8"))
 _SERVICE_ERRORS = (

@@ -41,7 +41,7 @@ DEVICE_PATHS = re.compile(r"/v1/(me|provision)(/|$)")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 #: Health checks are not rate-limited.
 _UNLIMITED = ("/healthz",)
-_API = re.compile(r"/(v1/|metrics$|readyz$|openapi\.json$)")
+_API = re.compile(r"/(v1/|ogc(/|$)|metrics$|readyz$|openapi\.json$)")
 
 
 class AuthenticationMiddleware:

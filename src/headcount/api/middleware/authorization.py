@@ -42,10 +42,15 @@ class RequireScope:
             covered = any(sees) if self._of_caller else all(sees)
         if covered and any(caller.may(scope) for scope in self.scopes):
             return caller
-        if caller.role == "public":
-            raise ProblemError(SIGN_IN, SIGN_IN.meaning, headers={"www-authenticate": "Bearer"})
-        wanted = " or ".join(repr(scope) for scope in self.scopes)
-        raise ProblemError(NOT_ALLOWED, f"{caller.subject} has no scope {wanted} here.")
+        raise missing_scope(caller, *self.scopes)
+
+
+def missing_scope(caller: Caller, *scopes: Scope) -> ProblemError:
+    """Return the problem of a caller without these scopes: `sign-in` or `not-allowed`."""
+    if caller.role == "public":
+        return ProblemError(SIGN_IN, SIGN_IN.meaning, headers={"www-authenticate": "Bearer"})
+    wanted = " or ".join(repr(scope) for scope in scopes)
+    return ProblemError(NOT_ALLOWED, f"{caller.subject} has no scope {wanted} here.")
 
 
 def _reason(

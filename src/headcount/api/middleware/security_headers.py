@@ -27,8 +27,9 @@ SECURITY_HEADERS = {
 #: Paths that are not public: with rights that a browser shows automatically, other origins may not read them.
 PRIVATE = re.compile(
     r"/v1/(sites/[^/]+/(fixes|devices(\.csv)?|commands|claims)|tokens|sessions|audit|whoami|system|me|provision)([./]|$)"
+    r"|/ogc/collections/[^/]+\.fixes(/|$)"
 )
-_API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz", "/problems/")
+_API_PREFIXES = ("/v1/", "/ogc", "/openapi.json", "/healthz", "/readyz", "/problems/")
 EXPOSED = "retry-after, ratelimit, ratelimit-policy, www-authenticate"
 #: For half a year, browsers that used TLS once do not connect without it.
 HSTS_S = 182 * 86_400

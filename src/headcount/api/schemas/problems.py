@@ -230,6 +230,13 @@ UNREADABLE = _problem(
     "The log of the role `api` names the file.",
     "/v1/sites/ul/fixes",
 )
+FORMAT_UNAVAILABLE = _problem(
+    "format-unavailable",
+    501,
+    "Format not available",
+    "FlatGeobuf needs pyogrio: install `headcount[analysis]` where the role `api` runs, or request `f=json`.",
+    "/ogc/collections/ul.zones/items",
+)
 NO_COUNTS = _problem(
     "no-counts-yet",
     503,
