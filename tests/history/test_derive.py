@@ -15,6 +15,8 @@ from headcount.history.catalog import Catalog
 from headcount.history.derive import derive
 from headcount.history.objects import FolderStore
 from headcount.history.stays import ZoneEvent
+from headcount.history.upkeep import Upkeep
+from headcount.settings.retention_periods import RetentionPeriods
 
 #: 2026-11-24T13:00:00Z
 T0 = 1_795_525_200.0
@@ -159,3 +161,27 @@ def test_hours_of_old_days_are_merged(tmp_path: Path) -> None:
     assert len(catalog.manifest().of("flows")) == 1
     key = lambda row: tuple(map(str, row.values()))  # noqa: E731
     assert sorted(derived(catalog, "flows"), key=key) == sorted(before, key=key)
+
+
+def test_the_last_hour_of_a_day_is_derived_from_all_of_it(tmp_path: Path) -> None:
+    """With the upkeep of each quarter of an hour, events expire after the hours that depend on them are derived."""
+    catalog, start_s = Catalog(FolderStore(tmp_path)), T0 // 86_400 * 86_400
+    events = oracle.walk(random.Random(9), start_s=start_s, hours=24, devices=6)
+    # the first one comes early and late, and the others once
+    visits = [(0, "a" * 16), (23, "a" * 16), (23, "b" * 16), (23, "c" * 16)]
+    for hour, device in visits:
+        for minute, is_enter in ((20, True), (30, False)):
+            t_us = round((start_s + hour * 3600 + minute * 60) * US)
+            events.append(ZoneEvent("north", "person", device, t_us, "lib", is_enter, "moved"))
+    store_events(catalog, events)
+    upkeep = Upkeep(catalog, RetentionPeriods())
+    for quarter in range(90, 102):
+        upkeep.run(start_s + quarter * 900 + 300)
+    assert len(catalog.manifest().of("events")) == 23
+    occurrences, found = oracle.occurrences(events), flows_in(catalog)
+    for hour in range(24):
+        expected = oracle.flows_of(occurrences, start_s + hour * 3600)
+        assert {c: n for c, (n, _) in found[start_s + hour * 3600].items()} == {
+            c: n for c, (n, _) in expected.items()
+        }
+    assert found[start_s + 23 * 3600]["north", "person", "dwell", "lib", "300"] == (3, 2)

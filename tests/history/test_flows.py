@@ -61,7 +61,7 @@ def test_people_are_pseudonyms_in_a_cell_for_the_first_time(seed: int) -> None:
 
 
 def test_one_person_changes_a_bounded_number_of_cells_by_one() -> None:
-    """A device in 40 zones a day adds 1 to 12 cells of each table, however often it comes back."""
+    """A device in 40 zones a day adds 1 to MAX_CELLS cells of each table, however often it comes back."""
     events = []
     for i in range(400):
         t_s = DAY_S + 10 + i * 200

@@ -23,7 +23,7 @@ from headcount.messages.times import DAY_S
 
 FlowTable = Literal["arrivals", "departures", "dwell", "trips"]
 #: Cells of a table in which one pseudonym counts on one day.
-MAX_CELLS = 12
+MAX_CELLS = 24
 #: The lower bounds of dwell times, in seconds. A stay longer than MAX_DWELL_S is of unknown length.
 DWELL_FROM_S = (0, 60, 300, 900, 1800, 3600, 7200, 14_400, 28_800)
 MAX_DWELL_S = 12 * 3600

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from headcount.history import replacing
 from headcount.history.catalog import Catalog
 from headcount.history.damage import read_whole
+from headcount.history.hours import HOUR_S
 from headcount.history.manifest import HeldSegment, Hold, Manifest, Segment
 from headcount.history.replacing import Replacement
 from headcount.messages.topics import KINDS
@@ -28,8 +29,8 @@ _BATCH = 64
 def expire(catalog: Catalog, periods: RetentionPeriods, now_s: float) -> int:
     """Remove expired rows, except those under a legal hold; returns the number of rows that are deleted.
 
-    A segment expires as a whole when its newest row does; rows of a kind with a shorter period leave it when
-    the newest row of the segment is that old. So a row is kept for up to an hour longer than its period (the
+    A segment expires as a whole when the hour of its newest row does; rows of a kind with a shorter period leave
+    it when that hour is that old. So a row is kept for up to an hour longer than its period (the
     span of a segment; a day for minutes and flows).
 
     Raises:
@@ -53,10 +54,12 @@ def expired_kinds(segment: Segment, periods: RetentionPeriods, now_s: float) -> 
     dataset = segment.dataset
     if dataset not in PERIODS:
         return set()
+    # by whole hours: the flows of a day's last hour depend on the events of its first one
+    end_s = (segment.to_s // HOUR_S + 1) * HOUR_S
     if not periods.by_kinds(dataset):
-        return None if segment.to_s <= now_s - periods.period_s(dataset) else set()
+        return None if end_s <= now_s - periods.period_s(dataset) else set()
     kinds = set(segment.kinds or KINDS)
-    expired = {kind for kind in kinds if segment.to_s <= now_s - periods.period_s(dataset, kind)}
+    expired = {kind for kind in kinds if end_s <= now_s - periods.period_s(dataset, kind)}
     return None if expired == kinds else expired
 
 
