@@ -8,6 +8,7 @@ Only the edges (command line, HTTP) turn an error into an exit code or a problem
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 
 class HeadcountError(Exception):
@@ -340,6 +341,17 @@ class ExportError(HeadcountError):
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{problem}. {remedy}")
+
+
+class ImportedError(HeadcountError):
+    """A recording is in the history already."""
+
+    def __init__(self, source: str, at_s: float) -> None:
+        """`source` is the file, `at_s` when its fixes were imported (Unix seconds)."""
+        self.source = source
+        self.at_s = at_s
+        moment = datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        super().__init__(f"{source}: the same fixes were imported on {moment}; nothing is changed")
 
 
 class QueryError(HeadcountError):

@@ -13,8 +13,8 @@ import pytest
 
 from headcount.errors import ObjectExistsError, ObjectNotFoundError, ReplacedError, StoreError
 from headcount.history import s3_store
-from headcount.history.catalog import MANIFEST, Catalog
-from headcount.history.manifest import SCHEMA, Manifest
+from headcount.history.catalog import Catalog
+from headcount.history.manifest import MANIFEST, SCHEMA, Manifest
 from headcount.history.objects import ObjectStore
 from s3_fixture import BUCKET, S3Server
 

@@ -48,6 +48,20 @@ def test_the_campus_lives(demo: Up) -> None:
 
 
 @pytest.mark.slow
+def test_a_day_of_history_is_behind_it(demo: Up) -> None:
+    """Soon after the start, the history has counts of each of the past 24 hours, and the counts of any moment of them."""
+
+    def hours() -> int:
+        to_s = time.time()
+        span = f"from={to_s - 24 * 3600:.0f}&to={to_s:.0f}&step=3600"
+        return len(demo.http(f"/v1/sites/ul/zones/site/history?{span}")["rows"])
+
+    wait_until(lambda: hours() >= 24, "a day of counts", every_s=0.5)
+    past = demo.http(f"/v1/sites/ul/counts?at={time.time() - 12 * 3600:.0f}")
+    assert any(zone["person"]["count"] for zone in past["zones"])
+
+
+@pytest.mark.slow
 def test_the_page_in_a_browser(demo: Up) -> None:
     """The page's own checks hold in a real browser against the demonstration."""
     node, browser = shutil.which("node"), os.environ.get("CHROMIUM", "/usr/bin/chromium")

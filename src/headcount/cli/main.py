@@ -34,6 +34,7 @@ _COMMANDS = {
     },
     "Analyse the history": {
         "export": Entry("export:export", "Write stored fixes to a file for other programs."),
+        "import": Entry("import_:import_", "Store a recording in the history."),
         "history": Entry("export:history", "List the files of the stored history."),
     },
     "Send or replay movement": {

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +16,7 @@ import click
 
 from headcount.cli import LAYERS
 from headcount.cli.options import SettingsCommand, takes_settings
-from headcount.errors import SettingsError
+from headcount.errors import HeadcountError, SettingsError
 from headcount.settings.deployment import ANY, DEPLOYMENT_GROUPS, Settings
 from headcount.settings.formats import joined
 from headcount.settings.layers import Layers
@@ -22,6 +25,8 @@ from headcount.settings.scaling import SCALE_GROUPS
 
 if TYPE_CHECKING:
     from headcount.roles.site import SiteSummary
+
+_log = logging.getLogger(__name__)
 
 _OPEN = (
     "  open     devices need no account, and programs on this machine have full access: for evaluation only\n"
@@ -170,11 +175,14 @@ def demo(
     }
     if not layers.has("site"):
         changes["site"] = bundled_site("ul")
-    crowd = ["--people", str(people), "--vehicles", str(vehicles), "--seed", str(seed)]
+    crowd = {"people": people, "vehicles": vehicles, "seed": seed}
     asyncio.run(_demo(replace(settings, open=True, **changes), crowd, browser=browser))
 
 
-async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
+async def _demo(settings: Settings, crowd: dict[str, int], *, browser: bool) -> None:
+    from headcount.history.hours import folder
+    from headcount.history.manifest import MANIFEST
+    from headcount.history.objects import FolderStore
     from headcount.roles import up as machine
     from headcount.roles.tls import tls_files_of
     from headcount.runtime.logs import configure_logging
@@ -183,7 +191,9 @@ async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
 
     os.umask(PRIVATE_UMASK)
     configure_logging("demo", settings.log_level or "WARNING")
-    arguments = ["simulate", "--port", str(settings.mqtt_port), "--quiet", *crowd]
+    arguments = ["simulate", "--port", str(settings.mqtt_port), "--quiet"]
+    arguments += [f"--{name}={number}" for name, number in crowd.items()]
+    is_first = FolderStore(folder(settings.data)).versioned(MANIFEST) is None
     if tls := tls_files_of(settings):
         arguments += ["--ca", str(tls.certificate)]
 
@@ -195,9 +205,44 @@ async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
             _greet(settings, site)
             if browser:
                 _open_browser(_url(settings, "/"))
+            if is_first:
+                await _simulate_past_day(settings, crowd)
             await asyncio.Event().wait()
 
     await run_until_stopped(work())
+
+
+async def _simulate_past_day(settings: Settings, crowd: dict[str, int]) -> None:
+    """Store a day of history before now; a failure is a warning."""
+    from headcount.devices.pseudonym_keys import PseudonymKeys
+    from headcount.devices.pseudonyms import Pseudonyms
+    from headcount.history.hours import folder
+    from headcount.history.objects import FolderStore
+    from headcount.messages.times import DAY_S
+    from headcount.roles.services import open_services
+    from headcount.simulate.past_day import store_past_day
+    from headcount.sites.files import load_site
+
+    now_s, stop = time.time(), threading.Event()
+    try:
+        async with open_services(settings, "headcount demo") as services:
+            keys = PseudonymKeys(services.client)
+            await keys.load()
+            await keys.ensure([int(now_s // DAY_S) - 1, int(now_s // DAY_S)])
+        fixes = await asyncio.to_thread(
+            store_past_day,
+            FolderStore(folder(settings.data)),
+            load_site(settings.site),
+            Pseudonyms(keys.keys),
+            now_s,
+            stop=stop,
+            **crowd,
+        )
+        click.echo(f"The history begins with a simulated day of {fixes:,} fixes.")
+    except HeadcountError as error:
+        _log.warning("the demonstration has no history of the past day: %s", error)
+    finally:
+        stop.set()  # the thread would delay the end
 
 
 def _open_browser(url: str) -> None:

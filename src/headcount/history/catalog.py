@@ -11,11 +11,10 @@ import pyarrow as pa
 
 from headcount.errors import ObjectNotFoundError, ReplacedError, StoreError
 from headcount.history.hours import hour_name
-from headcount.history.manifest import Box, Manifest, NewerSchemaError, Segment, decoded, encoded
+from headcount.history.manifest import MANIFEST, Box, Manifest, NewerSchemaError, Segment, decoded, encoded
 from headcount.history.objects import ObjectStore
 from headcount.history.segments import parquet
 
-MANIFEST = "manifest.json"
 #: Commits of others that may come first, one after the other, until a commit gives up.
 ATTEMPTS = 100
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headcount.errors import DamagedSegmentError, ObjectNotFoundError
-from headcount.history.catalog import MANIFEST, Catalog
-from headcount.history.manifest import DamagedSegment, Manifest, Segment
+from headcount.history.catalog import Catalog
+from headcount.history.manifest import MANIFEST, DamagedSegment, Manifest, Segment
 from headcount.history.objects import ObjectStore, StoredObject
 from headcount.history.reader import CLOCKS
 

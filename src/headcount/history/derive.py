@@ -223,7 +223,7 @@ def _merged(known: pa.Table | None, new: pa.Table | None, now_s: float, *, is_la
         elif after is not None:
             changed = True
             version = 1 + is_late if before is None else before["version"][0].as_py() + 1
-            parts.append(_with_version(after, version, now_s))
+            parts.append(with_version(after, version, now_s))
     return pa.concat_tables(parts, promote_options="permissive") if changed else None
 
 
@@ -248,7 +248,8 @@ def _rows_behind(table: pa.Table) -> int:
     return pc.sum(counted["events"]).as_py() or 0
 
 
-def _with_version(table: pa.Table, version: int, now_s: float) -> pa.Table:
+def with_version(table: pa.Table, version: int, now_s: float) -> pa.Table:
+    """The derived rows with the columns VERSION."""
     rows = len(table)
     derived = pa.array([round(now_s * 1e3)] * rows, pa.timestamp("ms", "UTC"))
     return table.append_column("version", pa.array([version] * rows, pa.int16())).append_column(

@@ -13,6 +13,8 @@ import msgspec
 
 from headcount.history.hours import hour_start
 
+#: The name of the manifest in the store.
+MANIFEST = "manifest.json"
 #: The version of the manifest and of the columns of segments. A release that increases it adds the step from
 #: the version before to MIGRATIONS, and reads segments that still have the columns of that version.
 SCHEMA = 1
@@ -139,6 +141,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     holds: tuple[Hold, ...] = ()
     held: tuple[HeldSegment, ...] = ()
     derived: dict[str, float] = msgspec.field(default_factory=dict)  # data set → end of its last hour
+    imported: dict[str, float] = msgspec.field(default_factory=dict)  # digest of a recording → when
 
     def of(
         self, dataset: str, from_s: float | None = None, to_s: float | None = None, site: str | None = None

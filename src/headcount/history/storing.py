@@ -45,11 +45,11 @@ def store(catalog: Catalog, stream: str, rows: RowFlush | None, events: EventFlu
     """
     found: list[Segment] = []
     if rows is not None and rows.fixes is not None:
-        found += _write_fixes(catalog, rows.fixes, rows.sites)
+        found += write_fixes(catalog, rows.fixes, rows.sites)
     if rows is not None and rows.counts is not None:
-        found += _write_counts(catalog, rows.counts)
+        found += write_counts(catalog, rows.counts)
     if events is not None:
-        found += _write_events(catalog, events.events)
+        found += write_events(catalog, events.events)
 
     names = {segment.name for segment in found}
 
@@ -109,7 +109,8 @@ def events_started(catalog: Catalog, stream: StreamInfo) -> EventMark:
     return catalog.commit(change).events
 
 
-def _write_fixes(catalog: Catalog, fixes: StoredColumns, sites: list[str]) -> list[Segment]:
+def write_fixes(catalog: Catalog, fixes: StoredColumns, sites: list[str]) -> list[Segment]:
+    """Write fixes as segments, an hour each; `site` is an index into `sites`."""
     # Rounded down: the row's hour must stay its segment's hour.
     received_s = np.floor(fixes["received"] * 1e3) / 1e3
     order = _order(fixes, received_s)
@@ -132,7 +133,8 @@ def _order(fixes: StoredColumns, received_s: F8) -> I8:
     return np.lexsort((scaled(fixes["t"], 1e6), lon, lat, fixes["site"], received_s // HOUR_S))
 
 
-def _write_counts(catalog: Catalog, counts: CountRows) -> list[Segment]:
+def write_counts(catalog: Catalog, counts: CountRows) -> list[Segment]:
+    """Write counts as segments, an hour each."""
     at_s, table = np.rint(counts.at_s * 1e3) / 1e3, counts_table(counts)
     return [
         catalog.write("counts", table.slice(part.start, part.stop - part.start), _span(at_s[part]))
@@ -140,7 +142,7 @@ def _write_counts(catalog: Catalog, counts: CountRows) -> list[Segment]:
     ]
 
 
-def _write_events(catalog: Catalog, events: list[Event]) -> list[Segment]:
+def write_events(catalog: Catalog, events: list[Event]) -> list[Segment]:
     """Write the events whose ids are not stored yet.
 
     The stream refuses repeated ids, but not if it was created again, or after an hour.

@@ -6,10 +6,13 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from headcount.counting.engine import Engine
+from headcount.counting.device_table import PseudonymSource
+from headcount.counting.engine import Engine, StepResult
+from headcount.counting.events import Events
 from headcount.counting.fix_columns import I4, I8, FixColumns
 from headcount.counting.hash_index import NO_SLOT
 from headcount.counting.site import Site
@@ -31,6 +34,18 @@ class ReplayTick:
     rows: int  # number of rows counted so far
 
 
+class Recorder(Protocol):
+    """Receives what a replay leads to besides counts, while the slots of its devices are valid."""
+
+    pseudonyms: PseudonymSource
+
+    def add_fixes(self, engine: Engine, fixes: FixColumns, slots: I4, result: StepResult) -> None:
+        """Take counted fixes, with `seq` as their place in the order of receipt, and the events that they led to."""
+
+    def add_events(self, engine: Engine, site: Site, events: Events) -> None:
+        """Take events that no fix led to."""
+
+
 class Replay:
     """Counts a trace at the multiples of `every_s`.
 
@@ -47,6 +62,7 @@ class Replay:
         changes: Sequence[tuple[float, Site]] = (),
         *,
         bounds: bool = True,
+        recorder: Recorder | None = None,
     ) -> None:
         """Count `trace` in the zones of `site`, and of other versions from the instants in `changes` on.
 
@@ -55,7 +71,8 @@ class Replay:
         self._bounds = bounds
         self._changes = deque(changes)
         self._every_s = every_s
-        self._engine = Engine(site)
+        self._recorder = recorder
+        self._engine = Engine(site, names=None if recorder is None else recorder.pseudonyms)
         received_s = arrivals(trace)
         if trace.received_s is None or not np.isfinite(trace.received_s).any():
             received_s = np.fmax.accumulate(received_s)
@@ -93,12 +110,15 @@ class Replay:
                 change_s, site = self._changes.popleft()
                 before = int(np.searchsorted(sorted_s, change_s, side="right"))
                 self._count(start, before)
-                self._engine.change_site(ZoneLookup(site), change_s)
+                old = self._engine.zones.site
+                left, entered = self._engine.change_site(ZoneLookup(site), change_s)
+                self._record(old, left)
+                self._record(site, entered)
                 start = max(start, before)
             self._count(start, stop)
             start = stop
-            self._engine.advance(at_s)
             engine = self._engine
+            self._record(engine.zones.site, engine.advance(at_s))
             counts = engine.counts(at_s) if self._bounds else engine.present()[:, :, np.newaxis]
             yield ReplayTick(at_s, self._engine.zones.site, counts, stop)
             tick += 1
@@ -110,11 +130,19 @@ class Replay:
 
     def _count(self, start: int, stop: int) -> None:
         """Count rows, by their places in the order of receipt."""
-        part = slice(start, stop)
+        part = slice(start, max(start, stop))
         what = np.zeros(len(self._received_s[part]), dtype=np.uint8)
         t_s, lat_deg, lon_deg, acc_m = (column[part] for column in self._columns)
-        fixes = FixColumns(what, self._received_s[part], t_s, lat_deg, lon_deg, acc_m)
-        self._engine.step(fixes, self._slots_of(self._codes[part]))
+        received_s, seq = self._received_s[part], np.arange(part.start, part.stop) + 1
+        fixes = FixColumns(what, received_s, t_s, lat_deg, lon_deg, acc_m, seq)
+        slots = self._slots_of(self._codes[part])
+        result = self._engine.step(fixes, slots)
+        if self._recorder is not None:
+            self._recorder.add_fixes(self._engine, fixes, slots, result)
+
+    def _record(self, site: Site, events: Events) -> None:
+        if self._recorder is not None and len(events):
+            self._recorder.add_events(self._engine, site, events)
 
     def _slots_of(self, codes: I4) -> I4:
         """The slots of devices, each looked up once as long as slots remain valid."""
