@@ -219,7 +219,9 @@ def test_the_day_before_a_demonstration(catalog: Catalog, site: Site) -> None:
     """The day ends now with the crowd of `headcount simulate`, each hour is counted, and nights are quiet."""
     stop = threading.Event()
     crowd = {"people": 200, "vehicles": 50, "seed": 1}
-    fixes = store_past_day(catalog.store, site, Pseudonyms(KEYS), NOW_S, stop=stop, **crowd)
+    fixes = store_past_day(
+        catalog.store, site, Pseudonyms(KEYS), NOW_S, periods=RetentionPeriods(), stop=stop, **crowd
+    )
     assert fixes == len(rows(catalog, "fixes", "t")) > 10_000
     found = {at_s: people for (at_s, zone), (people, _) in counts_of(catalog).items() if zone == "site"}
     assert {at_s // 3600 for at_s in found} == {NOW_S // 3600 - back for back in range(25)}
@@ -237,5 +239,10 @@ def test_a_stopped_demonstration_has_no_part_of_a_day(catalog: Catalog, site: Si
     stop = threading.Event()
     stop.set()
     crowd = {"people": 200, "vehicles": 50, "seed": 1}
-    assert store_past_day(catalog.store, site, Pseudonyms(KEYS), NOW_S, stop=stop, **crowd) == 0
+    assert (
+        store_past_day(
+            catalog.store, site, Pseudonyms(KEYS), NOW_S, periods=RetentionPeriods(), stop=stop, **crowd
+        )
+        == 0
+    )
     assert catalog.manifest().segments == ()

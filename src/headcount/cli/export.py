@@ -79,7 +79,7 @@ def _spanned(function: Command) -> Command:
 @click.option("--bbox", type=_degrees, metavar="W,S,E,N", help="Only within this box, in degrees.")
 @click.option("--zone", metavar="ID", help="Only within this zone of the running deployment.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-@takes_settings(*CORE)
+@takes_settings(*CORE, "history")
 def export(
     output: Path,
     name: str | None,
@@ -184,7 +184,7 @@ def history() -> None:
 @history.command()
 @click.option("--dataset", type=click.Choice(DATASETS), default="fixes", help="The rows of interest.")
 @_spanned
-@takes_settings(*CORE)
+@takes_settings(*CORE, "history")
 def files(
     dataset: str, site_id: str | None, from_s: float | None, to_s: float | None, settings: Settings
 ) -> None:

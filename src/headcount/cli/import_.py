@@ -41,7 +41,7 @@ MAX_BYTES = 2 << 30
 )
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of the devices in rows without a kind.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-@takes_settings(*CORE)
+@takes_settings(*CORE, "history", "retain")
 def import_(
     file: Path,
     site_id: str | None,
@@ -67,7 +67,7 @@ def import_(
     from headcount.cli.progress import ProgressBar
     from headcount.history.hours import HOUR_S
     from headcount.messages.times import iso
-    from headcount.settings.retention_periods import RetentionPeriods
+    from headcount.settings.retention_periods import retention_periods
     from headcount.simulate.backfill import backfill
     from headcount.simulate.clocks import trace_warnings
     from headcount.simulate.traces import read_trace
@@ -85,7 +85,7 @@ def import_(
                 catalog_of(settings),
                 trace,
                 *judged,
-                periods=RetentionPeriods(),
+                periods=retention_periods(settings.retain),
                 now_s=now_s,
                 until_s=now_s // HOUR_S * HOUR_S,
                 progress=lambda at_s, share: bar.show(iso(at_s), share),

@@ -24,6 +24,7 @@ from headcount.settings.proxy import PROXY_GROUP
 from headcount.settings.scaling import SCALE_GROUPS
 
 if TYPE_CHECKING:
+    from headcount.history.objects import ObjectStore
     from headcount.roles.site import SiteSummary
 
 _log = logging.getLogger(__name__)
@@ -180,9 +181,7 @@ def demo(
 
 
 async def _demo(settings: Settings, crowd: dict[str, int], *, browser: bool) -> None:
-    from headcount.history.hours import folder
     from headcount.history.manifest import MANIFEST
-    from headcount.history.objects import FolderStore
     from headcount.roles import up as machine
     from headcount.roles.tls import tls_files_of
     from headcount.runtime.logs import configure_logging
@@ -193,7 +192,7 @@ async def _demo(settings: Settings, crowd: dict[str, int], *, browser: bool) -> 
     configure_logging("demo", settings.log_level or "WARNING")
     arguments = ["simulate", "--port", str(settings.mqtt_port), "--quiet"]
     arguments += [f"--{name}={number}" for name, number in crowd.items()]
-    is_first = FolderStore(folder(settings.data)).versioned(MANIFEST) is None
+    is_first = _history(settings).versioned(MANIFEST) is None
     if tls := tls_files_of(settings):
         arguments += ["--ca", str(tls.certificate)]
 
@@ -212,14 +211,20 @@ async def _demo(settings: Settings, crowd: dict[str, int], *, browser: bool) -> 
     await run_until_stopped(work())
 
 
+def _history(settings: Settings) -> ObjectStore:
+    from headcount.history.places import store_at
+    from headcount.settings.environment import process_environment
+
+    return store_at(settings.history, settings.data, process_environment())
+
+
 async def _simulate_past_day(settings: Settings, crowd: dict[str, int]) -> None:
     """Store a day of history before now; a failure is a warning."""
     from headcount.devices.pseudonym_keys import PseudonymKeys
     from headcount.devices.pseudonyms import Pseudonyms
-    from headcount.history.hours import folder
-    from headcount.history.objects import FolderStore
     from headcount.messages.times import DAY_S
     from headcount.roles.services import open_services
+    from headcount.settings.retention_periods import retention_periods
     from headcount.simulate.past_day import store_past_day
     from headcount.sites.files import load_site
 
@@ -231,10 +236,11 @@ async def _simulate_past_day(settings: Settings, crowd: dict[str, int]) -> None:
             await keys.ensure([int(now_s // DAY_S) - 1, int(now_s // DAY_S)])
         fixes = await asyncio.to_thread(
             store_past_day,
-            FolderStore(folder(settings.data)),
+            _history(settings),
             load_site(settings.site),
             Pseudonyms(keys.keys),
             now_s,
+            periods=retention_periods(settings.retain),
             stop=stop,
             **crowd,
         )
