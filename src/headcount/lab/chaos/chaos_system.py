@@ -1,4 +1,4 @@
-"""The system under test: core, counting workers and history, each in its own process."""
+"""The system under test: core, counting workers and history writers, each in its own process."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from headcount.counting.site_file import parse_site
 from headcount.errors import HeadcountError, LogError, SiteVersionError
+from headcount.lab.chaos.fault_schedule import HISTORY_WRITERS
 from headcount.lab.running_system import RunningSystem
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, connected, connected_once
@@ -78,7 +79,7 @@ class RestartedRole:
 
 
 class ChaosSystem(RunningSystem):
-    """Broker, history and workers on free ports, as an async context manager."""
+    """Broker, history writers and workers on free ports, as an async context manager."""
 
     def __init__(
         self,
@@ -112,7 +113,10 @@ class ChaosSystem(RunningSystem):
         )
         self._environment = self.settings.environment()
         self.core = RestartedRole("core", "core", folder, self._environment)
-        self.history = RestartedRole("history", "history", folder, self._environment)
+        self.histories = {
+            number: RestartedRole(f"history-{number}", "history", folder, self._environment)
+            for number in range(1, HISTORY_WRITERS + 1)
+        }
         self.workers: dict[int, RestartedRole] = {}
         self._first = workers
 
@@ -121,13 +125,14 @@ class ChaosSystem(RunningSystem):
         secret_of(self.settings)
         await self.core.start()
         await self.ready()
-        await self.history.start()
+        for history in self.histories.values():
+            await history.start()
         for number in range(1, self._first + 1):
             await self.join(number)
 
     async def stop(self) -> None:
         """Stop all roles, suspended ones too."""
-        for role in (*self.workers.values(), self.history, self.core):
+        for role in (*self.workers.values(), *self.histories.values(), self.core):
             role.send(signal.SIGCONT)
             await role.stop()
 
@@ -223,4 +228,4 @@ class ChaosSystem(RunningSystem):
 
     def roles(self) -> list[RestartedRole]:
         """All roles, including stopped ones."""
-        return [self.core, self.history, *self.workers.values()]
+        return [self.core, *self.histories.values(), *self.workers.values()]

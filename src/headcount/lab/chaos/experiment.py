@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from headcount.errors import LogError
 from headcount.lab.chaos.chaos_system import ChaosSystem
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare, compare_acknowledged
 from headcount.lab.chaos.erasures import erase_all, plan_erasures
@@ -35,6 +36,7 @@ from headcount.lab.chaos.short_holds import short_hold_scenario, short_hold_vers
 from headcount.lab.chaos.small_disk import small_disk
 from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage, traffic
 from headcount.lab.waiting import wait_stored, wait_until
+from headcount.messages.topics import HISTORY_FLUSH_SUBJECT
 from headcount.messaging.connection import Connection
 from headcount.worker.leases import LEASE_TTL_S
 
@@ -43,6 +45,8 @@ PARTITIONS = (4, 8, 16)
 SECOND_SITE = "second"
 #: Time that senders may take for queued messages after the load, and that the system may take to settle.
 DRAIN_S, SETTLE_S = 60.0, 60.0
+#: Between two requests to the history writers to store their rows: by themselves they do so once a minute.
+FLUSH_INTERVAL_S = 0.3
 #: Published results are stored within a second; the rest is for busy machines.
 STORED_S = 3.0
 
@@ -206,6 +210,7 @@ class _ChaosRun:
                 name="faults",
             )
             showing = group.create_task(self._show_sent(), name="show")
+            flushing = group.create_task(_flush_history(connection), name="flush")
             erasing = erase_all(
                 connection,
                 plan_erasures(self._plan.seed, self._plan.seconds),
@@ -217,6 +222,7 @@ class _ChaosRun:
                 await asyncio.gather(*self._senders(), erasing)
             await injecting
             showing.cancel()
+            flushing.cancel()
         return injecting.result()
 
     def _senders(self) -> list[Any]:
@@ -267,7 +273,8 @@ class _ChaosRun:
             await worker.stop()
         dropped = await self._has_retention_worked(applied)
         await wait_stored(connection, SETTLE_S)
-        await system.history.stop()
+        for history in system.histories.values():
+            await history.stop()
         self._report("reading", self._share())
         log = await read_log(connection.client, self._partitions)
         events = await read_events(connection.client)
@@ -324,8 +331,9 @@ class _ChaosRun:
         for one in injected:
             data = self._system.data
             if old_hours(data, one.from_s)[0]:
-                await self._system.history.stop()
-                await self._system.history.start()
+                for history in self._system.histories.values():
+                    await history.stop()
+                    await history.start()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_S):
                     while old_hours(data, one.from_s)[0]:  # noqa: ASYNC110
@@ -362,3 +370,11 @@ def _owners(system: ChaosSystem) -> dict[tuple[int, int], int]:
         for partition, epoch in re.findall(r" counts partition (\d+) \(epoch (\d+)\)", text):
             found[int(partition), int(epoch)] = number
     return found
+
+
+async def _flush_history(connection: Connection) -> None:
+    """Have the history writers store their rows often, so that faults hit them while they do."""
+    while True:
+        with contextlib.suppress(LogError):
+            await connection.publish(HISTORY_FLUSH_SUBJECT)
+        await asyncio.sleep(FLUSH_INTERVAL_S)

@@ -70,8 +70,11 @@ async def _inject(system: ChaosSystem, fault: Fault) -> str | None:
             await system.workers[fault.worker].stop()
         case "kill":
             await system.workers[fault.worker].kill()
-        case "pause":
-            await _pause(system, fault)
+        case "pause" | "history pause":
+            role = system.histories[fault.writer] if fault.writer else system.workers[fault.worker]
+            role.send(signal.SIGSTOP)
+            await asyncio.sleep(fault.lasts_s)
+            role.send(signal.SIGCONT)
         case "broker kill":
             return None if system.kill_broker() else "the NATS server was not running"
         case "core restart":
@@ -79,7 +82,7 @@ async def _inject(system: ChaosSystem, fault: Fault) -> str | None:
             await system.core.start()
             await system.ready()
         case "history kill":
-            system.history.send(signal.SIGKILL)
+            system.histories[fault.writer].send(signal.SIGKILL)
         case "full disk":
             await asyncio.to_thread(small_disk.fill, system.data)
             await asyncio.sleep(fault.lasts_s)
@@ -91,13 +94,6 @@ async def _inject(system: ChaosSystem, fault: Fault) -> str | None:
         case "duplicates":
             await asyncio.sleep(0)  # the load contains them
     return None
-
-
-async def _pause(system: ChaosSystem, fault: Fault) -> None:
-    worker = system.workers[fault.worker]
-    worker.send(signal.SIGSTOP)
-    await asyncio.sleep(fault.lasts_s)
-    worker.send(signal.SIGCONT)
 
 
 def place_old_hours(data: Path, now_s: float) -> None:

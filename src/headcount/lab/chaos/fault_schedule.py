@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal, NamedTuple
 
+from headcount.messaging.units import UNIT_TIMEOUT_S
+
 Kind = Literal[
     "join",
     "leave",
@@ -14,6 +16,7 @@ Kind = Literal[
     "broker kill",
     "core restart",
     "history kill",
+    "history pause",
     "duplicates",
     "old hours",
     "full disk",
@@ -29,7 +32,8 @@ DESCRIPTIONS: dict[Kind, str] = {
     "pause": "a worker is suspended for longer than its lease (SIGSTOP) and continues (SIGCONT)",
     "broker kill": "the NATS server is killed (SIGKILL)",
     "core restart": "the role core is stopped and started again",
-    "history kill": "the history writer is killed (SIGKILL)",
+    "history kill": "a history writer is killed (SIGKILL)",
+    "history pause": "a history writer is suspended until the other one has its partitions, and continues",
     "duplicates": "devices repeat their latest messages within seconds",
     "old hours": "the history contains an hour older than a day, and a younger one",
     "full disk": "the disk of the data folder is full for seconds",
@@ -40,10 +44,18 @@ DESCRIPTIONS: dict[Kind, str] = {
 #: Time without faults at the start, and at the end for recovery.
 FIRST_S, LAST_S = 6.0, 8.0
 #: Recovery time by kind: no such fault starts later than this before the end.
-NEEDS_S: dict[Kind, float] = {"full disk": 30.0, "broker kill": 10.0, "core restart": 10.0, "pause": 14.0}
+NEEDS_S: dict[Kind, float] = {
+    "full disk": 30.0,
+    "broker kill": 10.0,
+    "core restart": 10.0,
+    "pause": 14.0,
+    "history pause": 14.0,
+}
 #: Pauses exceed the time to live of a lease by this.
 PAUSE_S = (0.5, 3.0)
+HISTORY_PAUSE_S = (UNIT_TIMEOUT_S + 1.0, UNIT_TIMEOUT_S + 3.0)
 MAX_WORKERS = 4
+HISTORY_WRITERS = 2
 #: The faults of a round.
 _ROUND: tuple[Kind, ...] = (
     "join",
@@ -55,6 +67,8 @@ _ROUND: tuple[Kind, ...] = (
     "broker kill",
     "core restart",
     "history kill",
+    "history kill",
+    "history pause",
     "duplicates",
     "full disk",
     "site change",
@@ -69,11 +83,14 @@ class Fault(NamedTuple):
     kind: Kind
     worker: int = 0  # that joins, leaves, is killed or paused; 0 = none
     lasts_s: float = 0.0
+    writer: int = 0  # of the history that is killed or paused; 0 = none
 
 
 def describe(fault: Fault) -> str:
     """The fault's description with its worker."""
     text = DESCRIPTIONS[fault.kind]
+    if fault.writer:
+        return text.replace("a history writer", f"history writer {fault.writer}", 1)
     return text.replace("a worker", f"worker {fault.worker}", 1) if fault.worker else text
 
 
@@ -131,6 +148,9 @@ class _ExpectedWorkers:
 def _faults(rng: Random, kind: Kind, at_s: float, fleet: _ExpectedWorkers, lease_s: float) -> list[Fault]:
     if kind == "full disk":
         return [Fault(at_s, kind, lasts_s=round(rng.uniform(2, 5), 1))]
+    if kind in {"history kill", "history pause"}:
+        lasts_s = round(rng.uniform(*HISTORY_PAUSE_S), 1) if kind == "history pause" else 0.0
+        return [Fault(at_s, kind, lasts_s=lasts_s, writer=rng.randint(1, HISTORY_WRITERS))]
     if kind not in {"join", "leave", "kill", "pause"}:
         return [Fault(at_s, kind)]
     if kind == "join" and len(fleet.running) >= MAX_WORKERS:
