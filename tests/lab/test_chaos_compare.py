@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headcount.lab.chaos.comparison import Comparison, Evidence, compare
+from headcount.lab.chaos.comparison import Comparison, Evidence, compare, compare_stored_events
 from headcount.lab.chaos.expected_counts import ExpectedPartition, pseudonym_of
 from headcount.lab.chaos.independent_reader import (
     LogEntry,
@@ -273,3 +273,22 @@ def test_counting_a_site_before_it_is_added_or_after_it_is_removed_is_found(
     assert {each.what for each in compare(replace(evidence, reports=[])).differences} >= {"event"}
     times = {(row.partition, row.seq) for own in evidence.log for row in own.rows}
     assert not {(row.partition, row.seq) for row in evidence.fixes} <= times  # rows without a fix are found
+
+
+def test_stored_events_are_compared(honest: Evidence) -> None:
+    """An event that is missing, stored twice, changed or made up is found; those of other sites are left out."""
+    events = [event._replace(site="campus") for event in honest.events[:10]]
+    evidence = replace(honest, events=events)
+    first, second, *rest = events
+    changed, made_up = second._replace(zone="another"), second._replace(id="0" * 24)
+    of_another = second._replace(id="1" * 24, site="another")
+    for stored, different in (
+        ([*events, of_another], 0),
+        (events[1:], 1),
+        ([*events, first], 2),
+        ([first, changed, *rest], 1),
+        ([*events, made_up], 1),
+    ):
+        found = Comparison()
+        compare_stored_events(found, replace(evidence, stored_events=stored))
+        assert found.different == different

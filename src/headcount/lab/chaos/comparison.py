@@ -47,6 +47,7 @@ class Evidence:
     site_changes: list[SiteChange] = field(default_factory=list)
     from_s: float = -math.inf  # when the site was added
     until_s: float = math.inf  # when it was removed
+    stored_events: list[PublishedEvent] | None = None  # of all sites, in the history; None: not compared
 
     def of_site(self, site: str, versions: list[tuple[float, dict[str, Any] | None]]) -> Evidence:
         """The evidence of one site, with its versions, and without the acknowledged fixes, which are of all sites."""
@@ -118,6 +119,24 @@ class Comparison:
         self.different += 1
         if len(self.differences) < MAX_DESCRIBED:
             self.differences.append(Difference(what, at, text))
+
+
+def compare_stored_events(found: Comparison, evidence: Evidence) -> None:
+    """The history holds each published event of these sites once, and no other."""
+    if evidence.stored_events is None:
+        return
+    sites = {event.site for event in evidence.events}
+    stored = [event for event in evidence.stored_events if event.site in sites]
+    published = {event.id: event for event in evidence.events}
+    for id_, number in Counter(event.id for event in stored).items():
+        if number > 1:
+            found.differs("history event", 0.0, f"{id_} is stored {number} times")
+    for event in stored:
+        known = published.pop(event.id, None)
+        if known is None or known._replace(t=event.t) != event or abs(known.t - event.t) > 1e-6:
+            found.differs("history event", event.t, f"stored as {event}, published as {known}")
+    for event in published.values():
+        found.differs("history event", event.t, f"not stored: {event}")
 
 
 def compare(evidence: Evidence, show: Callable[[float], None] = lambda _: None) -> Comparison:

@@ -17,7 +17,13 @@ from typing import Any
 
 from headcount.errors import LogError
 from headcount.lab.chaos.chaos_system import ChaosSystem
-from headcount.lab.chaos.comparison import Comparison, Evidence, compare, compare_acknowledged
+from headcount.lab.chaos.comparison import (
+    Comparison,
+    Evidence,
+    compare,
+    compare_acknowledged,
+    compare_stored_events,
+)
 from headcount.lab.chaos.erasures import erase_all, plan_erasures
 from headcount.lab.chaos.fault_injection import AppliedFault, apply_all, old_hours
 from headcount.lab.chaos.fault_schedule import Fault, schedule
@@ -28,6 +34,7 @@ from headcount.lab.chaos.independent_reader import (
     read_history,
     read_log,
     read_site_versions,
+    read_stored_events,
 )
 from headcount.lab.chaos.mqtt_senders import SendCounters, ignore_disconnects, send
 from headcount.lab.chaos.observer import Observations, observe
@@ -289,6 +296,7 @@ class _ChaosRun:
             fixes,
             recorded,
             self._counters.acknowledged,
+            stored_events=await asyncio.to_thread(read_stored_events, system.data),
         )
         sites = await read_site_versions(connection.client)
         before = self._share()
@@ -350,6 +358,7 @@ def _compare_sites(
     """Compare each site, and what is of all of them."""
     found = Comparison()
     compare_acknowledged(found, evidence)
+    compare_stored_events(found, evidence)
     for number, (site, versions) in enumerate(sites.items()):
         part = compare(
             evidence.of_site(site, versions),

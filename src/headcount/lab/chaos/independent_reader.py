@@ -198,6 +198,14 @@ async def read_events(client: Client) -> list[PublishedEvent]:
     return [PublishedEvent(*(body[name] for name in PublishedEvent._fields)) for body in bodies]
 
 
+def read_stored_events(data: Path) -> list[PublishedEvent]:
+    """Read the events of the history."""
+    return [
+        PublishedEvent(*(r["t"].timestamp() if name == "t" else r[name] for name in PublishedEvent._fields))
+        for r in _rows(data, "events")
+    ]
+
+
 class ParquetFix(NamedTuple):
     """A row of fixes in the history."""
 
