@@ -65,7 +65,8 @@ class FixQuery:
 
     def _read(self, segments: Sequence[Segment], area: Area, least: int, most: int) -> Iterator[FixRows]:
         ranges: list[Ranges] = [{"t": (least, most), **each} for each in area.ranges()]
-        yield from self._view.each(segments, self._taking(area, least, most), ranges, self._site)
+        names = None if self._devices is None else [f"{device:016x}" for device in self._devices.tolist()]
+        yield from self._view.each(segments, self._taking(area, least, most), ranges, self._site, names)
 
     def _merged(self, parts: list[FixRows], limit: int) -> FixRows:
         return joined(parts).newest_first(is_one_device=self._devices is not None).take(slice(limit))

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from headcount.counting.fix_columns import B1, I8
 from headcount.errors import DamagedSegmentError, ObjectNotFoundError, QueryError, StoreError
+from headcount.history.bloom_filters import BloomFilters
 from headcount.history.catalog import Catalog
 from headcount.history.fix_rows import ticks
 from headcount.history.hours import T_MAX_S, T_MIN_S
@@ -77,6 +78,7 @@ class _Footer:
     metadata: Any
     rows: I8
     bounds: dict[str, tuple[Any, Any]]  # by column: arrays over the groups, or lists of bytes
+    filters: list[BloomFilters] = field(default_factory=list)  # those of devices, once they were needed
 
     def groups(self, anyof: Sequence[Ranges], site: str | None) -> list[int]:
         """The row groups that may hold rows within any of the ranges."""
@@ -92,6 +94,23 @@ class _Footer:
             low, high = self.bounds["site"]
             found &= (low <= site) & (high >= site)
         return [int(group) for group in np.flatnonzero(found)]
+
+    def groups_of(self, devices: Sequence[str], source: Any) -> B1:
+        """The row groups that may hold rows of any of the devices, by the filters in the file."""
+        found: B1 = np.zeros(len(self.rows), np.bool_)
+        if not self.filters:
+            stored = []
+            index = self.metadata.schema.names.index("device")
+            for group in range(len(self.rows)):
+                chunk = self.metadata.row_group(group).column(index)
+                if chunk.bloom_filter_offset is None:
+                    return ~found
+                source.seek(chunk.bloom_filter_offset)
+                stored.append(source.read(chunk.bloom_filter_length))
+            self.filters.append(BloomFilters(stored))
+        for name in devices:
+            found |= self.filters[0].may_hold(name.encode())
+        return found
 
 
 class SegmentReader:
@@ -117,7 +136,12 @@ class SegmentReader:
         return HistoryView(self, Catalog(self.store).manifest())
 
     def each(
-        self, segment: Segment, take: Callable[[RowPart], T], anyof: Sequence[Ranges], site: str | None
+        self,
+        segment: Segment,
+        take: Callable[[RowPart], T],
+        anyof: Sequence[Ranges],
+        site: str | None,
+        devices: Sequence[str] | None = None,
     ) -> Iterator[T]:
         """Apply `take` to the parts of a segment that may hold wanted rows; fewer if it is damaged.
 
@@ -128,6 +152,9 @@ class SegmentReader:
             with self.store.open(segment.name) as source:
                 footer = self._footer(segment, source)
                 groups = footer.groups(anyof, site)
+                if groups and devices is not None:
+                    may_hold_them = footer.groups_of(devices, source)
+                    groups = [group for group in groups if may_hold_them[group]]
                 if not groups:
                     return
                 file = _opened(source, footer.metadata)
@@ -193,8 +220,9 @@ class HistoryView:
         take: Callable[[RowPart], T],
         anyof: Sequence[Ranges] = ({},),
         site: str | None = None,
+        devices: Sequence[str] | None = None,
     ) -> Iterator[T]:
-        """Apply `take` to the parts of segments that may hold wanted rows.
+        """Apply `take` to the parts of segments that may hold wanted rows; None: of all devices.
 
         Raises:
             QueryError: the query has taken TIMEOUT_S.
@@ -202,7 +230,7 @@ class HistoryView:
         """
         for segment in segments:
             self.check_time()
-            for found in self.reader.each(segment, take, anyof, site):
+            for found in self.reader.each(segment, take, anyof, site, devices):
                 yield found
                 self.check_time()
 
