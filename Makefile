@@ -26,7 +26,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env sumo spark test-spark install web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
+.PHONY: help env sumo spark test-spark install web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench bench-history docs image image-offline wheels cluster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -130,6 +130,9 @@ audit: env ## check locked packages for known vulnerabilities
 
 bench: env ## measure the documented figures on this machine
 	$(BIN)/python -m headcount.lab.figures.run_all $(BENCH)
+
+bench-history: env ## measure a full day of history beside PostGIS, TimescaleDB and MobilityDB (hours, 40 GB, root)
+	$(BIN)/python -m headcount.lab.figures.history --full --install
 
 docs: env ## build the documentation as a site into site/
 	$(BIN)/mkdocs build --strict --quiet

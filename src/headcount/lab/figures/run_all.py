@@ -26,7 +26,8 @@ BENCHES = {
     "Messages to history rows": ["path_delay"],
     "Pipeline": ["pipeline_throughput", "--seconds", "3", "--repeat", "5"],
     "Snapshots": ["handover_time"],
-    "History": ["history_speed"],
+    "History": ["history", "--devices", "250", "--hours", "6"],
+    "Layout of the history": ["history_layout"],
     "Connection rate": ["connection_rate"],
     "QoS 1": ["qos1_cost", "plain", "acked", "--kills", "3"],
 }
