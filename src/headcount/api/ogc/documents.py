@@ -10,7 +10,6 @@ from typing import Any
 from headcount.api.ogc.collection import Collection, Page
 from headcount.api.ogc.feature_table import PropertyType
 from headcount.api.ogc.parameters import CRS84, MAX_LIMIT
-from headcount.history.retention import KEEP_S
 from headcount.messages.times import iso
 
 GEOJSON, HTML, FLATGEOBUF = "application/geo+json", "text/html", "application/flatgeobuf"
@@ -89,7 +88,7 @@ def collection_document(collection: Collection, base: str) -> dict[str, Any]:
     items = ((GEOJSON, "json", "GeoJSON"), (HTML, "html", "HTML"), (FLATGEOBUF, "fgb", "FlatGeobuf"))
     extent: dict[str, Any] = {"spatial": {"bbox": [collection.bounds], "crs": CRS84}}
     if collection.time is not None:
-        extent["temporal"] = {"interval": [[iso(time.time() - KEEP_S), None]]}
+        extent["temporal"] = {"interval": [[None, None]]}  # up to now
     return {
         "id": collection.id,
         "title": f"{collection.title}: {collection.site.site.name}",

@@ -32,10 +32,10 @@ from headcount.api.public_counts import PublicCounts
 from headcount.counting.disclosure import GRID_S
 from headcount.counting.site import Zone
 from headcount.counting.verdicts import FUTURE_S
-from headcount.history.count_queries import zones_history
+from headcount.history.hours import HOUR_S
 from headcount.history.queries import StoredFix
 from headcount.history.reader import HistoryView
-from headcount.history.retention import KEEP_S
+from headcount.history.series import zones_history
 from headcount.messages.topics import KINDS
 from headcount.services.positions import PositionQuery
 
@@ -65,22 +65,29 @@ class HistoryCollection(Collection):
         now_s = time.time()
         first_s, last_s = query.span_s or (0.0, now_s)
         minute, skip = cursor_pair(query.cursor) if query.cursor else (math.ceil(first_s / GRID_S), 0)
-        minute = max(minute, math.ceil((now_s - KEEP_S) / GRID_S))
         last = math.floor(min(last_s, now_s) / GRID_S)
         length, longest = query.limit // max(len(wanted), 1) + 1, _MAX_CHUNK_ROWS // max(len(wanted), 1) + 1
         while wanted and minute <= last:
-            end = min(minute + min(length, longest) - 1, last)
-            features = await self._minutes(reading, [zones[id_] for id_ in wanted], minute, end)
-            minute, length = end + 1, length * 4
+            of_zones = [zones[id_] for id_ in wanted]
+            features, minute = await self._minutes(reading, of_zones, minute, min(length, longest), last)
+            length *= 4
             rest = features.take(range(min(skip, len(features)), len(features)))
             yield Chunk(rest, f"{minute}.0" if minute <= last else None)
             skip = 0
 
-    async def _minutes(self, reading: Reading, zones: Sequence[Zone], first: int, last: int) -> FeatureTable:
+    async def _minutes(
+        self, reading: Reading, zones: Sequence[Zone], first: int, length: int, last: int
+    ) -> tuple[FeatureTable, int]:
+        """Return the first stored minutes, at most `length`, and the one after them."""
         state, site = reading.state, self.site
-        feed, span_s = feed_for(state, site, reading.caller), (first * GRID_S, last * GRID_S)
+        feed = feed_for(state, site, reading.caller)
 
-        def read(view: HistoryView) -> FeatureTable:
+        def read(view: HistoryView) -> tuple[FeatureTable, int]:
+            begin = max(first, math.ceil(_first_stored_s(view, site.id, first * GRID_S) / GRID_S))
+            if begin > last:
+                return table(self.properties, [], [], []), begin
+            end = min(begin + length - 1, last)
+            span_s = begin * GRID_S, end * GRID_S
             found: list[tuple[float, int, dict[str, Any], dict[str, Any]]] = []
             if isinstance(feed, PublicCounts):
                 for i, zone in enumerate(zones):
@@ -88,8 +95,7 @@ class HistoryCollection(Collection):
                         found.append((at_s, i, *(row[kind] for kind in KINDS)))  # type: ignore[arg-type]
             else:
                 ids = [zone.id for zone in zones]
-                begin_s = span_s[0] - GRID_S + 0.001  # stored instants are whole milliseconds
-                stored = zones_history(view, ids, begin_s, span_s[1], GRID_S, site=site.id)
+                stored = zones_history(view, ids, *span_s, GRID_S, site=site.id)
                 for i, id_ in enumerate(ids):
                     for step in stored[id_]:
                         summaries = (msgspec.structs.asdict(each) for each in (step.person, step.vehicle))
@@ -105,7 +111,8 @@ class HistoryCollection(Collection):
             ]
             ids_ = [f"{zones[i].id}@{round(at_s)}" for at_s, i, *_ in found]
             features = table(self.properties, rows, [zones[i].geometry for _, i, *_ in found], ids_)
-            return replace(features, cursors=_cursors([round(at_s / GRID_S) for at_s, *_ in found]))
+            cursors = _cursors([round(at_s / GRID_S) for at_s, *_ in found])
+            return replace(features, cursors=cursors), end + 1
 
         return await state.history.run(read)
 
@@ -123,7 +130,7 @@ class FixCollection(Collection):
 
     name = "fixes"
     title = "Fixes"
-    description = "The positions of the last 24 hours under daily pseudonyms, newest first. Needs a reason."
+    description = "Stored positions under daily pseudonyms, newest first. Needs a reason."
     properties = (
         Property("device", "string", "The daily pseudonym of the device."),
         Property("kind", "string", "person or vehicle."),
@@ -139,7 +146,7 @@ class FixCollection(Collection):
         """Yield fixes; a cursor is microseconds since 1970 and the number of fixes of that instant to leave out."""
         assert reading.reason is not None  # noqa: S101  # checked with the request
         now_s = time.time()
-        first_s, last_s = query.span_s or (now_s - KEEP_S, now_s + FUTURE_S)
+        first_s, last_s = query.span_s or (0.0, now_s + FUTURE_S)
         last_us, skip = cursor_pair(query.cursor) if query.cursor else (round(last_s * 1e6), 0)
         last_us = min(last_us, round(MAX_MOMENT_S * 1e6))
         kind: Any = query.equals.get("kind")
@@ -155,10 +162,10 @@ class FixCollection(Collection):
                 site=self.site.id,
                 limit=limit,
                 kind=kind,
-                from_s=max(first_s, 0.0),
+                from_s=first_s,
                 to_s=last_us / 1e6,
-                bbox=bbox,
-                area={} if bbox is None else {"bbox": ",".join(map(str, bbox))},
+                bbox=query.bbox,
+                area={} if query.bbox is None else {"bbox": ",".join(map(str, query.bbox))},
             )
             found = await reading.state.positions.fixes(reading.caller, wanted, reading.reason, list)
             features = self._features(found)
@@ -185,6 +192,16 @@ class FixCollection(Collection):
             return None
         t_s = int(t_us[:18]) / 1e6
         return ItemsQuery(1, span_s=(t_s, t_s), equals={"kind": kind, "device": device})
+
+
+def _first_stored_s(view: HistoryView, site: str, from_s: float) -> float:
+    """Return when the counts after a moment begin (Unix seconds); those of the last hour may not be in a segment."""
+    begins = (
+        each.from_s
+        for dataset in ("minutes", "counts")
+        for each in view.manifest.of(dataset, from_s, site=site)
+    )
+    return min(begins, default=time.time() - HOUR_S)
 
 
 def _zones_of_any_version(site: ServedSite) -> dict[str, Zone]:
