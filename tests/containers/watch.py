@@ -22,9 +22,9 @@ from headcount.lab.chaos.independent_reader import read_day_keys, read_events, r
 from headcount.lab.chaos.mqtt_senders import SendCounters, ignore_disconnects, send
 from headcount.lab.chaos.observer import Observations, ObservedCounts, observe
 from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage
-from headcount.lab.waiting import wait_stored
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection
+from headcount.services.stored_rows import wait_stored
 
 RETRY_S = 0.2
 LINK_S = 3.0

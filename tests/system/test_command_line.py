@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from headcount.runtime.ports import free_ports
 from system.running import Up, environment, headcount
+from waiting import wait_until
 
 #: Commands that need the core; DEVICE stands for a registered device.
 COMMANDS = {
@@ -63,12 +65,21 @@ def test_a_command_finds_the_deployment_by_its_data_folder(name: str, up: Up, de
 
 
 def test_an_export_is_in_the_audit_log(up: Up) -> None:
-    """An export from a running deployment is recorded with its reason and its selection."""
+    """An export has the fixes of seconds ago, and is recorded with its reason and its selection."""
+    devices = ["--people", "20", "--vehicles", "0", "--start", "11:00", "--duration", "4s", "--quiet"]
+    sent = headcount("simulate", "--port", str(up.mqtt_port), "--speed", "1", *devices, cwd=up.folder)
+    assert sent.returncode == 0, sent.stderr
     selection = ["--zone", "site", "--kind", "person", "--from", "2026-11-24T13:00Z"]
-    run = headcount("export", "--reason", "bus study", *selection, "-o", "fixes.csv", cwd=up.folder)
-    assert run.returncode == 0, run.stderr
-    assert "Warning" not in run.stderr
-    assert (up.folder / "fixes.csv").read_text().startswith("t,device,kind,")
+    numbers = itertools.count()
+
+    def rows() -> list[str]:
+        file = f"fixes{next(numbers)}.csv"
+        run = headcount("export", "--reason", "bus study", *selection, "-o", file, cwd=up.folder)
+        assert run.returncode == 0, run.stderr
+        assert "Warning" not in run.stderr
+        return (up.folder / file).read_text().splitlines()
+
+    wait_until(lambda: len(rows()) > 1, "fixes of seconds ago", every_s=1.0)
     listed = headcount("audit", "list", "--action", "history.export", "--json", cwd=up.folder)
     for expected in ('"bus study"', '"ul"', '"csv"', '"person"', '"2026-11-24T13:00:00.000Z"'):
         assert expected in listed.stdout, listed.stdout + listed.stderr

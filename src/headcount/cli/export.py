@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
     from headcount.services.audit import Detail
 
 FORMAT_NAMES = ("csv", "ndjson", "geojson", "gpx", "mfjson", "parquet", "geoparquet", "geoparquet2")
+#: Limit of the wait for fixes that are not stored yet.
+STORE_S = 10.0
 DATASETS = ("fixes", "counts", "events", "minutes", "flows")
 
 
@@ -140,7 +142,11 @@ def catalog_of(settings: Settings) -> Catalog:
 
 
 def _recorded(settings: Settings, selection: FixSelection, zone: str | None, detail: Detail) -> FixSelection:
-    """The selection, within a zone of its site, after it was recorded in the audit log of a running deployment."""
+    """The selection, within a zone of its site, after it was recorded in the audit log of a running deployment.
+
+    Rows that wait to be stored are stored then, too.
+    """
+    from headcount.services.stored_rows import wait_stored
 
     async def record(running: RunningDeployment) -> FixSelection:
         chosen = selection if zone is None else await _within_zone(running, selection, zone)
@@ -154,6 +160,8 @@ def _recorded(settings: Settings, selection: FixSelection, zone: str | None, det
         }
         known = {key: value for key, value in {**detail, **more}.items() if value is not None}
         await running.services.audit.record(running.actor, "history.export", chosen.site or "", known)
+        if not await wait_stored(running.services.client, STORE_S):
+            click.echo("Warning: no writer of the history answers; the newest fixes are missing", err=True)
         return chosen
 
     try:

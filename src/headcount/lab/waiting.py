@@ -7,9 +7,8 @@ import contextlib
 from collections.abc import Callable
 
 from headcount.errors import HeadcountError, LogError
-from headcount.messages.topics import HISTORY_FLUSH_SUBJECT, HISTORY_STREAM
 from headcount.messaging.connection import Connection
-from headcount.messaging.jetstream import consumer_info, stream_info
+from headcount.messaging.jetstream import consumer_info
 
 
 async def wait_until(condition: Callable[[], bool], what: str, seconds: float, hint: str = "") -> None:
@@ -47,18 +46,3 @@ async def wait_consumed(
         async with asyncio.timeout(seconds):
             while await remaining():  # noqa: ASYNC110 - the server doesn't notify
                 await asyncio.sleep(0.2)
-
-
-async def wait_stored(connection: Connection, seconds: float) -> None:
-    """Wait until all history rows are stored, which have left their stream then; return after `seconds` at the latest."""
-
-    async def remaining() -> int:
-        with contextlib.suppress(LogError):
-            await connection.publish(HISTORY_FLUSH_SUBJECT)
-            return (await stream_info(connection, HISTORY_STREAM, timeout_s=2.0)).state.messages
-        return 1
-
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while await remaining():  # noqa: ASYNC110 - the server doesn't notify
-                await asyncio.sleep(0.5)

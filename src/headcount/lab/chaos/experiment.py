@@ -42,9 +42,10 @@ from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
 from headcount.lab.chaos.short_holds import short_hold_scenario, short_hold_versions
 from headcount.lab.chaos.small_disk import small_disk
 from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage, traffic
-from headcount.lab.waiting import wait_stored, wait_until
+from headcount.lab.waiting import wait_until
 from headcount.messages.topics import HISTORY_FLUSH_SUBJECT
 from headcount.messaging.connection import Connection
+from headcount.services.stored_rows import wait_stored
 from headcount.worker.leases import LEASE_TTL_S
 
 PARTITIONS = (4, 8, 16)

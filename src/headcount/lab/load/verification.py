@@ -24,10 +24,11 @@ from headcount.lab.chaos.independent_reader import (
 from headcount.lab.chaos.observer import Observations
 from headcount.lab.load.compose_stack import ComposeStack
 from headcount.lab.load.up_system import UpSystem
-from headcount.lab.waiting import wait_consumed, wait_stored, wait_until
+from headcount.lab.waiting import wait_consumed, wait_until
 from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM, Kind
 from headcount.messaging.connection import Connection
 from headcount.messaging.jetstream import stream_info
+from headcount.services.stored_rows import wait_stored
 
 SETTLE_S = 60.0
 #: Published results are stored within a second; the rest is for busy machines.
