@@ -96,6 +96,7 @@ def day_command(
     from headcount.lab.load import day_plots
     from headcount.lab.load.day_bench import DayPlan, run_day
     from headcount.lab.plots import require_matplotlib
+    from headcount.services.measured_sizes import DAY_RESULTS
 
     require_matplotlib()
     seed = secrets.randbelow(2**32) if seed is None else seed
@@ -110,6 +111,7 @@ def day_command(
     text = _text(plan, elastic, other)
     svg = day_plots.plot_day(elastic, other, plan)
     (out / "day.txt").write_text(text + "\n")
+    (out / DAY_RESULTS).write_bytes(_usage(plan, elastic, other))
     (out / "day.svg").write_text(svg)
     (out / "day.html").write_text(day_plots.day_page(svg, text, seed))
     click.echo(text)
@@ -177,3 +179,13 @@ def _text(plan: DayPlan, elastic: DayRun, fixed: DayRun | None) -> str:
     return "\n\n".join(
         [head, by_hour(elastic, plan), compare_fleets(one, other), per_thousand(elastic, plan)]
     )
+
+
+def _usage(plan: DayPlan, elastic: DayRun, fixed: DayRun | None) -> bytes:
+    """What both fleets used, as JSON."""
+    import msgspec
+
+    from headcount.lab.load.day_statistics import day_statistics, day_usage
+
+    other = None if fixed is None else day_statistics(fixed, plan)
+    return msgspec.json.encode(day_usage(plan, day_statistics(elastic, plan), other))

@@ -30,6 +30,7 @@ _COMMANDS = {
         "ca": Entry("ca:ca", "Issue certificates for devices and servers."),
         "audit": Entry("audit:audit", "List or verify the audit log."),
         "doctor": Entry("doctor:doctor", "Check a data folder for damage."),
+        "cost": Entry("cost:cost", "Estimate what it costs to keep data longer, with your prices."),
         "retention": Entry("retention:retention", "Report the age of stored data."),
     },
     "Analyse the history": {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from headcount.messages.topics import AUDIT_STREAM
@@ -32,6 +33,8 @@ _FIRST_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
 #: The index may be saved before the last messages are on the disk: this many may be missing after a power cut.
 _LATE = 16
+#: In the subject of a fix: fix.<p>.<site>.<kind>.<device>.
+_FIX_DOTS = 4
 #: A record whose sequence is further ahead, or that is longer, is not one that a crash interrupted.
 _MAX_AHEAD, _MAX_RECORD_BYTES = 1 << 20, 16 << 20
 #: Streams of which nothing may be missing, and their meaning; they are read as a whole before a start. Of the others,
@@ -153,3 +156,39 @@ def first_record_s(path: Path) -> float | None:
             return None
         at += length
     return None
+
+
+@dataclass(slots=True)
+class LogRecords:
+    """Messages in files of the log that are not overwritten."""
+
+    fixes: int = 0
+    bytes: int = 0  # of fixes, their acknowledged copies, and changes of status
+    tick_bytes: int = 0
+    hours: float = 0.0  # of the longest file
+
+    def add(self, path: Path) -> None:
+        """Add those of a file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        data = path.read_bytes()
+        at, times_ns = 0, list[int]()
+        while at + _HEADER.size <= len(data):
+            length, sequence, time_ns, subject_bytes = _HEADER.unpack_from(data, at)
+            length &= ~_HAS_HEADERS
+            if length < _HEADER.size or at + length > len(data):
+                break
+            if not sequence & (_ERASED | _TOMBSTONE) and subject_bytes and time_ns:
+                times_ns.append(time_ns)
+                start = at + _HEADER.size
+                subject = data[start : start + subject_bytes]
+                if subject.endswith(b".tick"):
+                    self.tick_bytes += length
+                else:
+                    self.bytes += length
+                    self.fixes += subject.startswith(b"fix.") and subject.count(b".") == _FIX_DOTS
+            at += length
+        if times_ns:
+            self.hours = max(self.hours, (max(times_ns) - min(times_ns)) / 3.6e12)

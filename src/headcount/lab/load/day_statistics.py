@@ -12,6 +12,7 @@ from typing import NamedTuple
 from headcount.lab.load.day_bench import DayPlan, DayRun
 from headcount.lab.load.day_profile import HOURS, DayProfile
 from headcount.lab.load.system_monitor import SystemSample, spread
+from headcount.services.cost import DayUsage, FleetUsage
 
 #: Brokers have settled if their number has not changed for this time and none drains.
 SETTLED_S = 10.0
@@ -181,6 +182,15 @@ def used_cpu_s(samples: Sequence[SystemSample], roles: Sequence[str] | None) -> 
 def _range(values: Iterable[int]) -> tuple[int, int]:
     found = list(values)
     return (min(found), max(found)) if found else (0, 0)
+
+
+def day_usage(plan: DayPlan, elastic: DayStatistics, fixed: DayStatistics | None) -> DayUsage:
+    """What both fleets used, for `headcount cost`."""
+
+    def usage(of: DayStatistics) -> FleetUsage:
+        return FleetUsage(of.fixes, of.total_cpu_s, of.unit_s)
+
+    return DayUsage(elastic.max_connected, plan.seconds, usage(elastic), usage(fixed) if fixed else None)
 
 
 # --- as text -------------------------------------------------------------------------------------
