@@ -182,7 +182,7 @@ def _text(plan: DayPlan, elastic: DayRun, fixed: DayRun | None) -> str:
 
 
 def _usage(plan: DayPlan, elastic: DayRun, fixed: DayRun | None) -> bytes:
-    """What both fleets used, as JSON."""
+    """The usage of both fleets as JSON."""
     import msgspec
 
     from headcount.lab.load.day_statistics import day_statistics, day_usage

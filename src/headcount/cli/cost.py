@@ -101,7 +101,7 @@ def _print_example(context: click.Context, parameter: click.Parameter, is_given:
     "--figure", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the table as an SVG file."
 )
 @as_json
-@takes_settings(*CORE)
+@takes_settings("history", *CORE)
 def cost(
     devices: int,
     interval_s: float,
@@ -132,13 +132,22 @@ def cost(
     from headcount.history.writer import FLUSH_S
     from headcount.services.cost import CostScenario, cost_parts, example_prices, read_prices
     from headcount.services.measured_sizes import read_day
+    from headcount.settings.formats import S3_SCHEME
 
     if not settings.data.is_dir():
         raise SettingsError("data", f"{settings.data} is not a folder")
     prices = read_prices(price_file or example_prices())
     day = None if bench_folder is None else read_day(bench_folder)
     sizes = _measured(settings, day)
-    scenario = CostScenario(devices, interval_s, active_h, int(replicas), is_object_store, FLUSH_S, egress_gb)
+    scenario = CostScenario(
+        devices,
+        interval_s,
+        active_h,
+        int(replicas),
+        is_object_store or settings.history.startswith(S3_SCHEME),
+        FLUSH_S,
+        egress_gb,
+    )
     parts = cost_parts(sizes, scenario, prices, days)
     if figure is not None:
         from headcount.lab.load.cost_plots import plot_cost
@@ -157,10 +166,10 @@ def cost(
 def _measured(settings: Settings, day: DayUsage | None) -> DeploymentSizes:
     """The sizes of the data folder, and the CPU time of a load test or of a running deployment."""
     from headcount.history.catalog import Catalog
-    from headcount.history.hours import folder
-    from headcount.history.objects import FolderStore
+    from headcount.history.places import store_at
     from headcount.runtime.private_files import is_locked
     from headcount.services.measured_sizes import measured_sizes, worker_cpu_s_per_million
+    from headcount.settings.environment import process_environment
 
     cpu_s = None
     if day is not None:
@@ -168,7 +177,8 @@ def _measured(settings: Settings, day: DayUsage | None) -> DeploymentSizes:
     elif is_locked(settings.data / "broker.lock"):
         cpu_s = run_on_deployment(settings, lambda running: worker_cpu_s_per_million(running.services.client))
     try:
-        return measured_sizes(settings.data, Catalog(FolderStore(folder(settings.data))).manifest(), cpu_s)
+        store = store_at(settings.history, settings.data, process_environment())
+        return measured_sizes(settings.data, Catalog(store).manifest(), cpu_s)
     except OSError as error:
         raise SettingsError("data", f"{settings.data} cannot be read: {error}") from error
 

@@ -1,4 +1,4 @@
-"""What a deployment stores and computes, as money: pure, but for reading the price file.
+"""The cost of storing and counting, from measured sizes and a price file.
 
 A month is 730 hours, a GB is 10^9 bytes.
 """
@@ -56,7 +56,7 @@ class StoredSize:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSizes:
-    """What was measured at a deployment; None where it could not be."""
+    """Measurements of a deployment; None where one is missing."""
 
     history: Mapping[str, StoredSize]
     log_bytes_per_fix: float | None
@@ -65,7 +65,7 @@ class DeploymentSizes:
 
 
 class FleetUsage(msgspec.Struct, frozen=True):
-    """What one fleet of a load test used."""
+    """The usage of one fleet in a load test."""
 
     fixes: int
     total_cpu_s: float  # of all parts
@@ -73,7 +73,7 @@ class FleetUsage(msgspec.Struct, frozen=True):
 
 
 class DayUsage(msgspec.Struct, frozen=True):
-    """What both fleets used on the same simulated day."""
+    """The usage of both fleets on the same simulated day."""
 
     devices: int  # at the peak
     seconds: float  # the duration of the day
@@ -83,7 +83,7 @@ class DayUsage(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class CostScenario:
-    """What is to be paid for."""
+    """Devices and stores whose cost is estimated."""
 
     devices: int
     interval_s: float  # between two fixes of a device
@@ -142,7 +142,7 @@ def example_prices() -> Path:
 def cost_parts(
     sizes: DeploymentSizes, scenario: CostScenario, prices: PriceList, days: Sequence[int]
 ) -> list[CostPart]:
-    """The parts of the cost of each month, when data have been stored for so long that they expire."""
+    """The parts of the cost of each month, when the store has filled up."""
     store = prices.object_gb_month if scenario.is_object_store else prices.disk_gb_month
     month = MONTH_H / 24 * scenario.fixes_per_day / 1e6
     parts = [CostPart("log, one hour", (_log_gb(sizes, scenario),) * len(days), "GB", prices.disk_gb_month)]

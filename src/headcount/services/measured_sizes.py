@@ -1,4 +1,4 @@
-"""Measure what a deployment stores and computes, for `headcount cost`: from its data folder, its history and a load test."""
+"""Measurements for `headcount cost`: sizes of the log and the history, CPU time, and results of a load test."""
 
 from __future__ import annotations
 

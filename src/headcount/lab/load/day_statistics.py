@@ -185,7 +185,7 @@ def _range(values: Iterable[int]) -> tuple[int, int]:
 
 
 def day_usage(plan: DayPlan, elastic: DayStatistics, fixed: DayStatistics | None) -> DayUsage:
-    """What both fleets used, for `headcount cost`."""
+    """The usage of both fleets, for `headcount cost`."""
 
     def usage(of: DayStatistics) -> FleetUsage:
         return FleetUsage(of.fixes, of.total_cpu_s, of.unit_s)
