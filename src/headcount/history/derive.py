@@ -58,7 +58,11 @@ def _minutes(rows: pa.Table, hour_s: float) -> pa.Table:
 
 
 def _flows(rows: pa.Table, hour_s: float) -> pa.Table:
-    found = flows(zone_events(rows), hour_s)
+    # the others have no flow in this hour
+    present = (
+        rows["device"].filter(pc.greater_equal(rows["t"].cast(pa.int64()), round(hour_s * 1e6))).unique()
+    )
+    found = flows(zone_events(rows.filter(pc.is_in(rows["device"], present))), hour_s)
     at = pa.array([round(hour_s * 1e3)] * len(found), pa.timestamp("ms", "UTC"))
     names = ("site", "kind", "table", "zone", "other")
     columns = {name: pa.array([cell[i] for cell in found], pa.string()) for i, name in enumerate(names)}
