@@ -59,9 +59,8 @@ def _minutes(rows: pa.Table, hour_s: float) -> pa.Table:
 
 def _flows(rows: pa.Table, hour_s: float) -> pa.Table:
     # the others have no flow in this hour
-    present = (
-        rows["device"].filter(pc.greater_equal(rows["t"].cast(pa.int64()), round(hour_s * 1e6))).unique()
-    )
+    t_us = rows["t"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    present = rows["device"].filter(pc.greater_equal(t_us, round(hour_s * 1e6))).unique()
     found = flows(zone_events(rows.filter(pc.is_in(rows["device"], present))), hour_s)
     at = pa.array([round(hour_s * 1e3)] * len(found), pa.timestamp("ms", "UTC"))
     names = ("site", "kind", "table", "zone", "other")
