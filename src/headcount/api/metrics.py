@@ -81,6 +81,7 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self.rejected = 0  # messages that are not reports
         self.broker_connections: int | None = None  # as last read
+        self.damaged_segments: int | None = None  # as last read
         self._live = live
         self._clock = clock
         self._fixes = MonotonicSums()
@@ -222,6 +223,11 @@ class Metrics:
                     devices.add_metric((served.id, kind), float(number))
         yield from (fresh, age, devices)
         yield _gauge("headcount_broker_connections", "Connections to the broker.", self.broker_connections)
+        yield _gauge(
+            "headcount_history_damaged_segments",
+            "Segments of the history whose rows are missing in answers.",
+            self.damaged_segments,
+        )
 
     def _collect_zones(self) -> Iterator[Metric]:
         """Public counts only: what Prometheus stores is no secret. Hidden counts have no sample."""

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headcount.counting.fix_columns import B1, I8
-from headcount.errors import DamagedSegmentError, ObjectNotFoundError, QueryError, StoreError
+from headcount.errors import DamagedSegmentError, ObjectNotFoundError, QueryError, ReplacedError, StoreError
 from headcount.history.bloom_filters import BloomFilters
 from headcount.history.catalog import Catalog
 from headcount.history.fix_rows import ticks
@@ -146,6 +146,7 @@ class SegmentReader:
         """Apply `take` to the parts of a segment that may hold wanted rows; fewer if it is damaged.
 
         Raises:
+            ReplacedError: an erasure has replaced it since the manifest was read.
             DataFolderError, StoreError: the store cannot be read.
         """
         try:
@@ -161,7 +162,10 @@ class SegmentReader:
                 other = site if site is not None and segment.sites != (site,) else None
                 for some in _bundles(groups, footer.rows):
                     yield take(RowPart(lambda columns, some=some: file.read_row_groups(some, columns), other))  # type: ignore[misc]
-        except ObjectNotFoundError:
+        except ObjectNotFoundError as error:
+            if not self._is_strict and segment.name not in Catalog(self.store).manifest().names():
+                problem = f"{segment.name} was replaced while it was read"
+                raise ReplacedError(self.store.url, problem, "Repeat the query") from error
             self._leave_out(segment, "is missing")
         except pa.ArrowMemoryError:
             raise

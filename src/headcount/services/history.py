@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
-from headcount.errors import TooManyQueriesError
+from headcount.errors import ReplacedError, TooManyQueriesError
 from headcount.history.reader import HistoryView, SegmentReader
 
 T = TypeVar("T")
+#: Erasures that may replace segments under a query, one after the other.
+ATTEMPTS = 3
 
 
 class HistoryQueries:
@@ -46,7 +49,19 @@ class HistoryQueries:
         """Cancel waiting queries; running ones are abandoned."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def damaged(self) -> int:
+        """The number of segments whose rows are missing in answers.
+
+        Raises:
+            DataFolderError, StoreError: the history cannot be read.
+        """
+        manifest = self.reader.view().manifest
+        return len(manifest.damaged) + len(self.reader.damaged & {each.name for each in manifest.segments})
+
     def _answer(self, query: Callable[[HistoryView], T]) -> T:
+        for _ in range(ATTEMPTS - 1):
+            with suppress(ReplacedError):
+                return query(self.reader.view())
         return query(self.reader.view())
 
     def _done(self, _: object) -> None:

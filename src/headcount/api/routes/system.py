@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 
 import msgspec
@@ -24,8 +26,10 @@ from headcount.api.schemas.problems import (
     ProblemMeaning,
 )
 from headcount.api.state import ApiState, State
+from headcount.errors import DataFolderError, StoreError
 from headcount.messages.times import iso
 
+_log = logging.getLogger(__name__)
 router = APIRouter(tags=["system"])
 
 
@@ -66,7 +70,16 @@ async def get_readiness(state: State, caller: AnyCaller) -> system.ReadinessResp
 async def get_metrics(state: State) -> Response:
     """Return fixes by verdict, rate, lag, latency, devices present, freshness, scaling, and the API's requests."""
     state.metrics.broker_connections = await broker_connections(state.settings.system)
+    state.metrics.damaged_segments = await _damaged_segments(state)
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _damaged_segments(state: ApiState) -> int | None:
+    try:
+        return await asyncio.to_thread(state.history.damaged)
+    except (DataFolderError, StoreError) as error:
+        _log.warning("the history cannot be read: %s", error)
+        return None
 
 
 @router.get(
