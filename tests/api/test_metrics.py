@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,16 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+import history_batches
 from api_fixture import PARTITIONS, Api, open_api, site_with
 from headcount.api.live_sites import LiveSites
 from headcount.api.metrics import MAX_WORKERS, WORKER_TIMEOUT_S, Metrics, MonotonicSums
 from headcount.counting.disclosure import grid_before
 from headcount.counting.site_versions import Sites, only
+from headcount.history.catalog import Catalog
+from headcount.history.damage import set_aside
+from headcount.history.hours import folder
+from headcount.history.objects import FolderStore
 from waiting import BUSY_S, until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -244,3 +250,23 @@ async def test_zones_have_their_public_counts(tmp_path: Path) -> None:
         assert value(found, "headcount_public_counts", site="ul", zone="library", kind="person") in {10, 15}
         assert all(number >= 5 for number in found.values())
         assert not any(("zone", "library") in labels and ("kind", "vehicle") in labels for _, labels in found)
+
+
+async def test_damaged_segments_are_counted(tmp_path: Path) -> None:
+    """A segment that a query cannot read, and one that is set aside, are in the metric; other answers work."""
+    async with open_api(tmp_path, open=True) as api:
+        data, now_s = api.settings.data, time.time()
+        for n in range(3):
+            rows = history_batches.random_rows(random.Random(n), 10, start=now_s - 60, span_s=30)
+            history_batches.write(data, history_batches.batch(n, rows, partitions=3))
+        first, second, _ = history_batches.segment_files(data, "fixes")
+        history_batches.damage_pages(first)
+        set_aside(Catalog(FolderStore(folder(data))), second.relative_to(folder(data)).as_posix(), "x", now_s)
+
+        async def metric() -> float:
+            return value(samples((await api.get("/metrics")).text), "headcount_history_damaged_segments")
+
+        assert await metric() == 1
+        answer = await api.get("/v1/sites/ul/fixes?bbox=-9,52,-8,53")
+        assert answer.status_code == 200, answer.text
+        assert await metric() == 2

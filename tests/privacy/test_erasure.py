@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from disk_scan import scan, store_of
+from headcount.access.audit_log import AuditLog
 from headcount.cli.main import main
 from headcount.counting.site_file import parse_site
 from headcount.devices.commands import CommandStore
@@ -227,3 +229,36 @@ async def test_a_site_is_erased_while_nothing_is_sent(tmp_path: Path) -> None:
         await asyncio.sleep(2)  # the states with the site are saved, and ticks follow
         assert (await erasure.erase_site(connection, SITE.id, time.time() - 1, states)).rows >= 1
         assert (await erasure.erase_site(connection, SITE.id, time.time() - 1, states)).rows == 0
+
+
+async def test_rows_under_a_legal_hold_are_reported(tmp_path: Path) -> None:
+    """An erasure takes held rows out of every answer, keeps them, and records their number; so is the hold."""
+    async with deployment(tmp_path) as here:
+        connection = Connection(here.client)
+        log = AuditLog(connection, PASSWORD)
+        device, _ = await here.registry.add(SITE.id, "person")
+        await here.fix(device)
+        await here.until_people(1)
+        await until(lambda: stored_fixes(tmp_path, SITE.id), "the fix is stored")
+        span = ("--from", str(time.time() - 3600), "--to", str(time.time() + 3600))
+        where = ("--history", str(folder(tmp_path)))
+        hold = ("retention", "hold")
+        placed = await here.command(*hold, "add", "--reason", "case 12", *span, *where)
+        names = await PseudonymKeys(connection).pseudonyms_of(SITE.id, "person", device.id)
+        await here.registry.remove(device.id)
+        removed = await here.registry.get(device.id)
+        assert removed is not None
+        assert (await here.erasure().erase(removed)).held >= 1
+        assert not [row for _, row in stored_fixes(tmp_path, SITE.id) if row.device in names.values()]
+        (listed,) = (await here.command(*hold, "list", "--json", *where)).splitlines()
+        found = msgspec.json.decode(listed)
+        assert found["rows"] >= 1
+        id_ = found["hold"]["id"]
+        assert placed == f"{id_} is placed.\n"
+        await here.command(*hold, "release", id_, "--reason", "closed", *where)
+        assert await here.command(*hold, "list", "--json", *where) == ""
+        entries, _ = await log.entries()
+        by_action = {entry.action: entry.detail for entry in entries}
+        assert int(by_action["device.erased"]["held"] or 0) >= 1
+        assert by_action["hold.add"]["reason"] == "case 12"
+        assert by_action["hold.release"]["reason"] == "closed"
