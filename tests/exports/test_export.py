@@ -29,6 +29,7 @@ from headcount.errors import ExportError
 from headcount.exports import tracks
 from headcount.exports.export import FORMATS, export, format_of, new_file
 from headcount.exports.stored_fixes import FixSelection
+from headcount.history.catalog import Catalog
 from headcount.history.objects import FolderStore
 
 
@@ -258,6 +259,22 @@ def test_selections(
         and (box is None or (box[0] <= row.lon <= box[2] and box[1] <= row.lat <= box[3]))
     ]
     assert in_order(list(map(from_text, found))) == in_order(expected)
+
+
+def test_a_late_fix_that_was_delivered_twice_is_exported_once(tmp_path: Path) -> None:
+    """Of rows with the same device, time and position, in one or in several segments, there is one in an export."""
+    store = FolderStore(tmp_path)
+    rows, catalog = store_fixes(store, hours=2), Catalog(store)
+    for segment in newest(store).segments:
+        table = pq.read_table(io.BytesIO(store.get(segment.name)))
+        some = table.slice(0, 50).set_column(
+            table.column_names.index("verdict"), "verdict", pa.array(["late"] * 50)
+        )
+        again = catalog.write("fixes", some, (segment.from_s, segment.to_s))
+        catalog.commit(lambda before, again=again: before.with_segments(again))  # type: ignore[misc]
+    found = [json.loads(line) for line in exported(store, "ndjson").splitlines()]
+    keys = sorted((row["t"], row["device"], row["lat"]) for row in found)
+    assert len(keys) == len(set(keys)) == len(rows)
 
 
 def test_a_box_over_the_antimeridian() -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import pytest
 from click.testing import CliRunner
 
 from exports.stored import store_fixes
@@ -34,7 +35,8 @@ def test_the_files_of_a_bucket(s3: S3Server) -> None:
     assert sorted(frame["device"]) == sorted(row.device for row in rows)
 
 
-def test_an_import_into_a_bucket(s3: S3Server, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("s3")
+def test_an_import_into_a_bucket(tmp_path: Path) -> None:
     """A recording that is imported into a bucket is exported again."""
     walk = tmp_path / "walk.csv"
     start_s = round(time.time()) - 7200

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from headcount.errors import ExportError
 from headcount.exports.geoparquet import GeoParquetWriter
-from headcount.exports.stored_fixes import FixSelection, read
+from headcount.exports.stored_fixes import Copies, FixSelection, read
 from headcount.exports.tables import CsvWriter, FixWriter, GeoJsonWriter, NdjsonWriter, ParquetWriter
 from headcount.exports.tracks import GpxWriter, MovingFeaturesWriter
 from headcount.history.manifest import Segment
@@ -60,7 +60,7 @@ def export(
     name: str,
     progress: Callable[[int, float], None],
 ) -> int:
-    """Write the selected fixes of segments to a sink; returns their number.
+    """Write the selected fixes of segments to a sink, each once; returns their number.
 
     Args:
         store: of the segments.
@@ -75,8 +75,9 @@ def export(
         DataFolderError, StoreError: a segment cannot be read.
     """
     writer, rows, total, done = FORMATS[name](sink), 0, sum(each.rows for each in segments), 0
+    copies = Copies(store, segments)
     for segment in segments:
-        for table in read(store, segment, selection):
+        for table in read(store, segment, selection, copies):
             writer.write(table)
             rows += len(table)
             progress(rows, done / total)

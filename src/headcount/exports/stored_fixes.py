@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from headcount.counting.fix_columns import B1, F8
+from headcount.counting.fix_columns import B1, F8, I8
 from headcount.history.manifest import Box, Manifest, Segment
 from headcount.history.objects import ObjectStore
 from headcount.messages.topics import Kind
@@ -33,6 +33,11 @@ SCHEMA = pa.schema(
         "verdict": pa.string(),
     }
 )
+
+
+#: Verdicts of fixes that are stored and do not count.
+LATE = ["out_of_order", "late"]
+_Key = tuple[int, str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class FixSelection:
 
     def rows(self, batch: pa.RecordBatch, lat_deg: F8, lon_deg: F8) -> B1:
         """The selected rows of a batch of a segment."""
-        t = batch["t"].cast(pa.int64()).to_numpy(zero_copy_only=False)
+        t = _ticks(batch["t"])
         chosen = np.ones(len(t), dtype=np.bool_)
         if self.from_s is not None:
             chosen &= t >= round(self.from_s * 1e6)
@@ -87,7 +92,45 @@ class FixSelection:
         return chosen
 
 
-def read(store: ObjectStore, segment: Segment, selection: FixSelection) -> Iterator[pa.Table]:
+class Copies:
+    """Fixes that are stored more than once, because a device delivered a late fix again.
+
+    All rows of such a fix but the first have a verdict of late fixes, so only those need to be remembered.
+    """
+
+    def __init__(self, store: ObjectStore, segments: Sequence[Segment]) -> None:
+        """Read the late fixes of segments.
+
+        Raises:
+            DataFolderError, StoreError: a segment cannot be read.
+        """
+        self._taken: dict[_Key, bool] = {}
+        for segment in segments:
+            with store.open(segment.name) as file:
+                stored = pq.ParquetFile(file, page_checksum_verification=True)
+                for group in range(stored.num_row_groups):
+                    verdict = stored.read_row_group(group, ["verdict"])["verdict"].combine_chunks()
+                    rows = np.flatnonzero(_texts(verdict, LATE))
+                    if len(rows):
+                        table = stored.read_row_group(group, ["t", "device", "lat", "lon"])
+                        batch = table.combine_chunks().to_batches()[0]
+                        self._taken |= dict.fromkeys(_keys(batch, rows), False)
+        self._times = np.unique(np.array([key[0] for key in self._taken], np.int64))
+
+    def first(self, batch: pa.RecordBatch, rows: B1) -> B1:
+        """The chosen rows of a batch, without those whose fix was taken before."""
+        if not self._taken:
+            return rows
+        kept = rows.copy()
+        which = np.flatnonzero(rows & np.isin(_ticks(batch["t"]), self._times))
+        for row, key in zip(which.tolist(), _keys(batch, which), strict=True):
+            if key in self._taken:
+                kept[row] = not self._taken[key]
+                self._taken[key] = True
+        return kept
+
+
+def read(store: ObjectStore, segment: Segment, selection: FixSelection, copies: Copies) -> Iterator[pa.Table]:
     """The selected fixes of a segment as tables of SCHEMA, in the order of the segment.
 
     Raises:
@@ -98,8 +141,8 @@ def read(store: ObjectStore, segment: Segment, selection: FixSelection) -> Itera
     with store.open(segment.name) as file:
         stored = pq.ParquetFile(file, page_checksum_verification=True)
         for batch in stored.iter_batches(BATCH_ROWS, columns=SCHEMA.names):
-            lat_deg, lon_deg = (_degrees(batch[name]) for name in ("lat", "lon"))
-            rows = selection.rows(batch, lat_deg, lon_deg)
+            lat_deg, lon_deg = (_steps(batch[name]) / 1e7 for name in ("lat", "lon"))
+            rows = copies.first(batch, selection.rows(batch, lat_deg, lon_deg))
             if not rows.any():
                 continue
             acc_m = batch["acc"].to_numpy(zero_copy_only=False)[rows]
@@ -112,14 +155,26 @@ def read(store: ObjectStore, segment: Segment, selection: FixSelection) -> Itera
             yield pa.table([columns[name].cast(SCHEMA.field(name).type) for name in SCHEMA.names], SCHEMA)
 
 
+def _keys(batch: pa.RecordBatch, rows: I8) -> Iterator[_Key]:
+    """The time, device and position of some rows."""
+    device = batch["device"].take(pa.array(rows)).cast(pa.string()).to_pylist()
+    t, lat, lon = (
+        column[rows].tolist() for column in (_ticks(batch["t"]), _steps(batch["lat"]), _steps(batch["lon"]))
+    )
+    return zip(t, device, lat, lon, strict=True)
+
+
 def _texts(column: pa.Array, wanted: list[str]) -> B1:
     chosen: B1 = pc.is_in(column.cast(pa.string()), pa.array(wanted)).to_numpy(zero_copy_only=False)
     return chosen
 
 
-def _degrees(column: pa.Array) -> F8:
-    """Decimals with 7 places as the nearest floating-point numbers; a cast is off by a unit in the last place."""
-    width = column.type.byte_width
-    unscaled = np.frombuffer(column.buffers()[1], f"<i{width}")
-    degrees: F8 = unscaled[column.offset : column.offset + len(column)] / 1e7
-    return degrees
+def _ticks(column: pa.Array) -> I8:
+    ticks: I8 = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return ticks
+
+
+def _steps(column: pa.Array) -> I8:
+    """Decimals with 7 places in units of the last one; a cast to floating point would not round correctly."""
+    unscaled = np.frombuffer(column.buffers()[1], f"<i{column.type.byte_width}")
+    return unscaled[column.offset : column.offset + len(column)].astype(np.int64)
