@@ -1,4 +1,4 @@
-"""The API against its own OpenAPI document: whatever is sent, the answer is one that is promised there."""
+"""The API against its own OpenAPI documents: whatever is sent, the answer is one that is promised there."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ CHECKS = (
 )
 
 
-@pytest.mark.parametrize("role", ["admin", "public"])
-def test_every_answer_is_promised(tmp_path: Path, role: str) -> None:
+@pytest.mark.parametrize(
+    ("role", "document"), [("admin", "openapi.json"), ("public", "openapi.json"), ("admin", "ogc/api")]
+)
+def test_every_answer_is_promised(tmp_path: Path, role: str, document: str) -> None:
     """Generated requests, good and bad, get documented responses: no 5xx, no other status, schema or media type."""
     if not PROGRAM.exists():
         pytest.skip("schemathesis isn't installed")
@@ -46,12 +48,14 @@ def test_every_answer_is_promised(tmp_path: Path, role: str) -> None:
             options += ["--include-path-regex", FOR_ANYBODY]
         else:
             options += ["--header", f"Authorization: Bearer {_token(up, role)}"]
+        if document == "ogc/api":
+            options += ["--header", "Headcount-Reason: a test"]
         (tmp_path / "schemathesis.toml").write_text(CONFIG)
         run = subprocess.run(
             [
                 str(PROGRAM),
                 "run",
-                f"http://127.0.0.1:{up.ports['http']}/openapi.json",
+                f"http://127.0.0.1:{up.ports['http']}/{document}",
                 *("--exclude-path-regex", LEFT_OUT, "--checks", CHECKS, "--request-timeout", "20"),
                 *("--phases", "examples,coverage,fuzzing"),
                 *options,

@@ -216,6 +216,9 @@ async def test_invalid_requests(tmp_path: Path) -> None:
                 assert answer.json()["errors"][0]["parameter"].split(",")[0] in (name, "filter")
         for path in ("", "/", "/api", "/conformance", "/collections", "/collections/ul.zones"):
             assert (await api.get(f"/ogc{path}", params={"unknown": "1"})).status_code == 400, path
+        long_reason = {"reason": "x" * 201}
+        answer = await api.get("/ogc/collections/ul.fixes/items", params=long_reason)
+        assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (400, "reason")
         doubled = await api.get("/ogc/collections/ul.zones/items?limit=1&limit=2")
         assert doubled.status_code == 400
         for path in (

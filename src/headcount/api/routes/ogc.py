@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 from fastapi import APIRouter, Depends
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -42,6 +43,9 @@ class OgcRoute(APIRoute):
                 return await handler(request)
             except QueryError as error:
                 raise ProblemError(BAD_REQUEST, f"{error}.", parameter=error.parameter) from error
+            except RequestValidationError as error:  # of the reason, the only parameter that FastAPI parses
+                problem = f"reason: {error.errors()[0]['msg']}"
+                raise ProblemError(BAD_REQUEST, problem, parameter="reason") from error
             except ProblemError as error:
                 if error.kind is not INVALID:
                     raise
