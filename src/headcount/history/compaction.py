@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -46,13 +46,19 @@ DATASETS = ("fixes", "counts", "events")
 _COUNT_NAMES = [f"{kind}_{number}" for kind in KINDS for number in COUNT_FIELDS]
 
 
-def compact(catalog: Catalog, now_s: float, share: tuple[int, int] = (0, 1)) -> int:
+def compact(
+    catalog: Catalog,
+    now_s: float,
+    share: tuple[int, int] = (0, 1),
+    is_over: Callable[[], bool] = lambda: False,
+) -> int:
     """Merge small segments; returns the number of segments that were replaced.
 
     Args:
         catalog: of the history.
         now_s: Unix seconds.
         share: the number of this process, and of all that compact: it merges its share of the hours.
+        is_over: whether to end after the current segment.
 
     Raises:
         DamagedSegmentError: a segment is damaged; set it aside and call again.
@@ -60,6 +66,8 @@ def compact(catalog: Catalog, now_s: float, share: tuple[int, int] = (0, 1)) -> 
     """
     replaced = 0
     for group in groups(catalog.manifest().segments, now_s, share):
+        if is_over():
+            break
         if merge(catalog, group, now_s):
             replaced += len(group)
     return replaced

@@ -46,8 +46,12 @@ class UpkeepStats:
 class Upkeep:
     """Upkeep of a history by one of its writers."""
 
-    def __init__(self, catalog: Catalog, periods: RetentionPeriods) -> None:
+    def __init__(
+        self, catalog: Catalog, periods: RetentionPeriods, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`is_over`: whether the process is to end, so that no further segments are merged."""
         self.stats = UpkeepStats()
+        self._is_over = is_over
         self._catalog = catalog
         self._periods = periods
         self._swept_s: float | None = None
@@ -79,7 +83,7 @@ class Upkeep:
         self.stats.derived += derive(self._catalog, now_s, kept_s=kept_s)
 
     def _compact(self, now_s: float, share: tuple[int, int]) -> None:
-        self.stats.compacted += compact(self._catalog, now_s, share)
+        self.stats.compacted += compact(self._catalog, now_s, share, self._is_over)
 
     def _without_damage(self, step: Callable[[], None], now_s: float) -> None:
         """Do a step again, without damaged segments, until it meets none."""

@@ -138,8 +138,8 @@ async def run(
     members = Members(connection, await partitions_of_log(connection))
     intake = Intake(connection, Catalog(objects), clock, stats or HistoryWriterStats())
     intake.roomy.set()
-    upkeep = Upkeep(intake.catalog, periods)
-    await _run_upkeep(intake, upkeep, members)
+    upkeep = Upkeep(intake.catalog, periods, stop.is_set)
+    intake.stats.upkeep = upkeep.stats
     requests = [
         await connection.subscribe(HISTORY_ERASE_SUBJECT, _Eraser(intake).answer, queue=ROLE),
         await connection.subscribe(HISTORY_FLUSH_SUBJECT, intake.flush_soon),
@@ -251,14 +251,8 @@ async def _flush(intake: Intake, stop: asyncio.Event, flush_s: float) -> None:
 
 async def _maintain(intake: Intake, upkeep: Upkeep, members: Members, stop: asyncio.Event) -> None:
     while not stop.is_set():
+        await asyncio.to_thread(upkeep.run, intake.clock(), members.place)
         await wait_any(stop, timeout_s=UPKEEP_INTERVAL_S)
-        if not stop.is_set():
-            await _run_upkeep(intake, upkeep, members)
-
-
-async def _run_upkeep(intake: Intake, upkeep: Upkeep, members: Members) -> None:
-    await asyncio.to_thread(upkeep.run, intake.clock(), members.place)
-    intake.stats.upkeep = upkeep.stats
 
 
 async def _remove(intake: Intake, stop: asyncio.Event) -> None:
