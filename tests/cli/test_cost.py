@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -134,17 +135,17 @@ def test_an_object_store_has_requests(tmp_path: Path) -> None:
 
 
 def test_a_load_test_gives_cpu_and_both_fleets(tmp_path: Path) -> None:
-    """CPU is that of all parts of the load test; both fleets are scaled to the devices."""
+    """CPU is that of all parts of the load test; both fleets are those of the load test."""
     history(tmp_path)
     day = DayUsage(500, 300.0, FleetUsage(1_000_000, 360.0, 600.0), FleetUsage(1_000_000, 720.0, 1200.0))
     (tmp_path / "day.json").write_bytes(msgspec.json.encode(day))
     found = document(tmp_path, "--bench", str(tmp_path), "--days", "1", "--hours", "24")
     months = 730 / 24 * 2.4  # millions of fixes
     assert found["CPU"]["amounts"] == pytest.approx([0.1 * months])
-    assert found["fleets"] == pytest.approx({"elastic": 2 * 2 * 730 * 10, "fixed": 2 * 4 * 730 * 10})
+    assert found["fleets"] == pytest.approx({"elastic": 2 * 730 * 10, "fixed": 4 * 730 * 10})
     text = run(tmp_path, "--bench", str(tmp_path)).output
     assert "all parts of the load test" in text
-    assert "elastic" in text
+    assert re.search(r"elastic / fixed +0\.50", text)
 
 
 def test_a_part_without_a_price_is_named(tmp_path: Path) -> None:

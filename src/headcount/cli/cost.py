@@ -154,9 +154,9 @@ def cost(
 
         figure.write_text(plot_cost(parts, days, prices.currency))
     if as_json:
-        print_json(_document(parts, days, prices, day, devices))
+        print_json(_document(parts, days, prices, day))
     else:
-        click.echo(_text(parts, days, prices, day, devices))
+        click.echo(_text(parts, days, prices, day))
         source = (
             "all parts of the load test" if day else "the counting workers only; --bench adds the other parts"
         )
@@ -184,7 +184,7 @@ def _measured(settings: Settings, day: DayUsage | None) -> DeploymentSizes:
 
 
 def _document(
-    parts: Sequence[CostPart], days: Sequence[int], prices: PriceList, day: DayUsage | None, devices: int
+    parts: Sequence[CostPart], days: Sequence[int], prices: PriceList, day: DayUsage | None
 ) -> dict[str, object]:
     from headcount.services.cost import fleet_costs, totals, unknown
 
@@ -197,13 +197,11 @@ def _document(
         ],
         "totals": totals(parts),
         "left_out": unknown(parts),
-        "fleets": fleet_costs(day, prices, devices) if day else {},
+        "fleets": fleet_costs(day, prices) if day else {},
     }
 
 
-def _text(
-    parts: Sequence[CostPart], days: Sequence[int], prices: PriceList, day: DayUsage | None, devices: int
-) -> str:
+def _text(parts: Sequence[CostPart], days: Sequence[int], prices: PriceList, day: DayUsage | None) -> str:
     from headcount.services.cost import fleet_costs, totals, unknown
 
     width = max(len(part.name) for part in parts) + 2
@@ -220,9 +218,11 @@ def _text(
     if missing:
         lines.append(f"not in the sum: {', '.join(missing)}")
     if day is not None:
-        fleets = fleet_costs(day, prices, devices)
-        lines += ["", "brokers and workers, a core each, on the day of the load test:"]
+        fleets = fleet_costs(day, prices)
+        lines += ["", f"brokers and workers of the load test ({day.devices} devices), a core each:"]
         lines += [row(name, [_number(each)], f"{prices.currency} a month") for name, each in fleets.items()]
+        if day.fixed is not None:
+            lines.append(row("elastic / fixed", [f"{day.elastic.unit_s / max(day.fixed.unit_s, 1e-9):.2f}"]))
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, tzinfo
 import numpy as np
 import pyarrow as pa
 
-from headcount.counting.fix_columns import F8, I8
+from headcount.counting.fix_columns import F8, I4, I8
 from headcount.history.fix_rows import ticks
 from headcount.history.forecast import MAX_DAYS, SLOT_S, SLOTS
 from headcount.history.minutes import COUNT_COLUMNS, MINUTE_COLUMNS, MINUTE_S, minutes, steps
@@ -18,18 +18,18 @@ from headcount.history.reader import HistoryView
 from headcount.history.retention import KEEP_S
 from headcount.messages.topics import KINDS
 
-#: Rows of quarters that stay in memory, about 60 bytes each.
-MAX_CACHED_ROWS = 1_000_000
+#: Rows of quarters that stay in memory, 24 bytes each: five weeks of 1 200 zones.
+MAX_CACHED_ROWS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class QuarterCounts:
     """n parts of quarters of one zone; parts of the same quarter add up. A quarter is numbered by its end."""
 
-    quarter: I8  # of SLOT_S seconds since 1970
-    sums: I8  # [n, 2 kinds], over the instants
-    instants: I8
-    last: I8  # [n, 2], at the end of the quarter; -1 where it is not stored
+    quarter: I4  # of SLOT_S seconds since 1970
+    sums: I4  # [n, 2 kinds], over the instants
+    instants: I4
+    last: I4  # [n, 2], at the end of the quarter; -1 where it is not stored
 
 
 class QuarterHours:
@@ -94,7 +94,7 @@ def means(found: QuarterCounts, kind: int, newest: int, zone: tzinfo) -> tuple[F
     total, instants = (
         np.bincount(inverse, column.astype(np.float64)) for column in (found.sums[:, kind], found.instants)
     )
-    return on_local_clock(quarters, total / np.maximum(instants, 1), newest, zone)
+    return on_local_clock(quarters.astype(np.int64), total / np.maximum(instants, 1), newest, zone)
 
 
 def on_local_clock(quarters: I8, values: F8, newest: int, zone: tzinfo) -> tuple[F8, int]:
@@ -123,7 +123,8 @@ def _by_zone(tables: list[pa.Table]) -> dict[str, QuarterCounts]:
     zones = np.array(found["zone"].cast(pa.string()).to_pylist())
     last = _kinds(found, "last")
     last[found["ended"].to_numpy() > 0] = -1
-    columns = (ticks(found["at"]) // (SLOT_S * 1000), _kinds(found, "sum"), _numbers(found, "instants"), last)
+    quarters = (ticks(found["at"]) // (SLOT_S * 1000)).astype(np.int32)
+    columns = (quarters, _kinds(found, "sum"), _numbers(found, "instants"), last)
     first = np.flatnonzero(np.append(True, zones[1:] != zones[:-1]))
     ends = np.append(first[1:], len(zones))
     return {
@@ -132,12 +133,12 @@ def _by_zone(tables: list[pa.Table]) -> dict[str, QuarterCounts]:
     }
 
 
-def _kinds(table: pa.Table, number: str) -> I8:
+def _kinds(table: pa.Table, number: str) -> I4:
     return np.stack([_numbers(table, f"{kind}_{number}") for kind in KINDS], axis=1)
 
 
-def _numbers(table: pa.Table, name: str) -> I8:
-    return np.array(table[name].to_numpy(), np.int64)
+def _numbers(table: pa.Table, name: str) -> I4:
+    return np.array(table[name].to_numpy(), np.int32)
 
 
 def _joined(parts: list[QuarterCounts], after: int, newest: int) -> QuarterCounts:

@@ -165,14 +165,13 @@ def cost_parts(
     return parts
 
 
-def fleet_costs(day: DayUsage, prices: PriceList, devices: int) -> dict[str, float | None]:
-    """The cost of each month of brokers and workers by fleet, at a core each, scaled to a number of devices."""
-    scale = devices / max(day.devices, 1)
+def fleet_costs(day: DayUsage, prices: PriceList) -> dict[str, float | None]:
+    """The cost of each month of the brokers and workers of a load test, by fleet, at a core each."""
+    price = prices.core_hour.price
     return {
-        name: None if prices.core_hour.price is None else scale * units * MONTH_H * prices.core_hour.price
+        name: None if price is None else fleet.unit_s / day.seconds * MONTH_H * price
         for name, fleet in (("elastic", day.elastic), ("fixed", day.fixed))
         if fleet is not None
-        for units in [fleet.unit_s / day.seconds]
     }
 
 
