@@ -207,4 +207,5 @@ async def test_own_stays_continue_over_midnight(tmp_path: Path) -> None:
         schemas.OwnStaysResponse.model_validate(found)
         (stay,) = found["stays"]
         assert moment(stay["to"]) - moment(stay["from"]) == 120
+        assert (await people.ask(ada, "GET", "/v1/me/export")).json()["stays"] == found["stays"]
         assert await status_is(people.api, "/v1/me/stays", 401)

@@ -73,7 +73,7 @@ class ApiState:
         )
         self.stays = StayService(self.services, self.history)
         self.personal = PersonalDataService(
-            self.services, self.traces, self.history, partitions=settings.partitions
+            self.services, self.traces, self.history, self.stays, partitions=settings.partitions
         )
 
     def oidc_client(self) -> OidcClient:

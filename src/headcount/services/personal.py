@@ -21,6 +21,7 @@ from headcount.services.commands import command_as_json
 from headcount.services.container import Services
 from headcount.services.devices import seen_as_json
 from headcount.services.history import HistoryQueries
+from headcount.services.stays import StayService
 from headcount.services.traces import TraceService
 
 #: Payloads that are not JSON are returned as text, cut to this many bytes.
@@ -38,10 +39,12 @@ class PersonalDataService:
         services: Services,
         traces: TraceService,
         history: HistoryQueries,
+        stays: StayService,
         *,
         partitions: int,
     ) -> None:
         """Read the log over the connection of `services`, and the history."""
+        self._stays = stays
         self._client = services.client
         self._registry = services.registry
         self._commands = services.command_store
@@ -91,6 +94,7 @@ class PersonalDataService:
             ],
             "memberships": [change for line in trace.lines for change in line.changes] + trace.left,
             "history": history,
+            "stays": await self._stays.own(device),
             "now": trace.live,
             "commands": await self._commands_of(device),
             "looks": await self._accesses(pseudonyms.values()),
