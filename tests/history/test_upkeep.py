@@ -25,6 +25,7 @@ from headcount.history.row_erasure import ErasedRows, erase_rows
 from headcount.history.segments import counts_table, fixes_table, parquet
 from headcount.history.upkeep import DELETE_AFTER_S, ORPHAN_AGE_S, Upkeep
 from headcount.messages.history import EraseRequest
+from headcount.privacy.retention_report import history_ages
 from headcount.settings.retention_periods import RetentionPeriods, retention_periods
 from history_batches import T0, pseudonym
 
@@ -355,6 +356,26 @@ def test_a_damaged_segment_does_not_stop_an_erasure(catalog: Catalog) -> None:
     overwrite(catalog, segments[0].name, _flipped(catalog.store.get(segments[0].name)))
     assert erase_rows(catalog, EraseRequest([pseudonym(1)]), T0).rows == 1
     assert [each.segment.name for each in catalog.manifest().damaged] == [segments[0].name]
+
+
+def test_the_report_reads_all_rows_with_holds_and_kinds(catalog: Catalog) -> None:
+    """It judges each kind by its own limit, also rows that no manifest names, and held rows by none."""
+    now_s = T0 + 20 * H
+    committed(catalog, "fixes", fixes([1], T0), fixes([2], T0 + 60, kind=1))
+    (kept,) = committed(catalog, "fixes", fixes([3], T0 - 50 * H))
+    written(catalog, "fixes", fixes([4], T0 - 30 * H))
+    hold = a_hold("h1", T0 - 51 * H, T0 - 49 * H)
+    place(catalog, hold)
+    assert replacing.apply(catalog, [replacing.drop(catalog, kept, [hold])], [hold], now_s)
+    found = history_ages(catalog, retention_periods("fixes.vehicle=6h"), now_s)
+    ages_ = {each.store: each for each in found if each.age_s is not None}
+    assert {store: (round((each.age_s or 0) / H), each.kept) for store, each in ages_.items()} == {
+        "history: fixes, person": (20, True),
+        "history: fixes, vehicle": (20, False),
+        "history: fixes to delete, person": (50, False),
+        "history: under legal holds": (70, True),
+    }
+    assert ages_["history: under legal holds"].note.endswith("h1 by admin: a court's request")
 
 
 # --- objects ----------------------------------------------------------------------------------------

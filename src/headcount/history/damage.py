@@ -25,8 +25,10 @@ from headcount.history.reader import CLOCKS
 
 _log = logging.getLogger(__name__)
 
-#: The name of a segment, and of one that is being written in a folder.
-SEGMENT = re.compile(r"([a-z]+)/hour=\d{4}-\d\d-\d\dT\d\d/[0-9a-f]{32}\.parquet(\.\d+\.new)?")
+#: The name of a segment, of one that is being written in a folder, and of what a check of a bucket writes.
+SEGMENT = re.compile(
+    r"([a-z]+)/hour=\d{4}-\d\d-\d\dT\d\d/[0-9a-f]{32}\.parquet(\.\d+\.new)?|check-[0-9a-f]{32}"
+)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ async def store_ages(
         DataFolderError, StoreError: a file or an object cannot be read.
     """
     found = [row async for row in _streams_and_buckets(connection, now_s)]
-    found += await asyncio.to_thread(lambda: list(_history(catalog, periods, now_s)))
+    found += await asyncio.to_thread(lambda: list(history_ages(catalog, periods, now_s)))
     try:
         return [*found, *_files(data, now_s)]
     except OSError as error:
@@ -182,7 +182,7 @@ class _Rows:
         return f"{self.objects} segments{of_sites}{damaged}"
 
 
-def _history(catalog: Catalog, periods: RetentionPeriods, now_s: float) -> Iterator[StoreAge]:
+def history_ages(catalog: Catalog, periods: RetentionPeriods, now_s: float) -> Iterator[StoreAge]:
     """The rows of all objects in the store, whether the manifest names them or not."""
     manifest = catalog.manifest()
     held = {each.segment.name for each in manifest.held}
