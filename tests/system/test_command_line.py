@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,22 @@ def test_an_export_is_in_the_audit_log(up: Up) -> None:
     listed = headcount("audit", "list", "--action", "history.export", "--json", cwd=up.folder)
     for expected in ('"bus study"', '"ul"', '"csv"', '"person"', '"2026-11-24T13:00:00.000Z"'):
         assert expected in listed.stdout, listed.stdout + listed.stderr
+
+
+def test_an_import_shows_in_the_history(up: Up) -> None:
+    """A recording of two hours ago has counts over HTTP, no effect on live ones, and an audit entry."""
+    start_s = time.time() // 3600 * 3600 - 5400
+    rows = [f"{start_s + 30 * i},walker,person,52.6738,{-8.5730 + i * 1e-5:.7f},5" for i in range(20)]
+    (up.folder / "walk.csv").write_text("\n".join(["t,device,kind,lat,lon,acc", *rows]) + "\n")
+    run = headcount("import", "walk.csv", cwd=up.folder)
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"^fixes stored +20$", run.stdout, re.MULTILINE)
+    span = {"from": start_s, "to": start_s + 600, "step": 60}
+    found = up.http("/v1/sites/ul/zones/site/history", **span)["rows"]
+    assert [row["person"]["max"] for row in found[1:]] == [1] * (len(found) - 1)
+    assert len(found) >= 10, run.stdout
+    listed = headcount("audit", "list", "--action", "history.import", "--json", cwd=up.folder)
+    assert '"rows":20' in listed.stdout.replace(" ", "")
 
 
 def test_a_link_uses_the_configured_address(up: Up, device: str) -> None:

@@ -53,11 +53,11 @@ def test_a_day_of_history_is_behind_it(demo: Up) -> None:
 
     def hours() -> int:
         to_s = time.time()
-        span = f"from={to_s - 24 * 3600:.0f}&to={to_s:.0f}&step=3600"
-        return len(demo.http(f"/v1/sites/ul/zones/site/history?{span}")["rows"])
+        span = {"from": to_s - 24 * 3600, "to": to_s, "step": 3600}
+        return len(demo.http("/v1/sites/ul/zones/site/history", **span)["rows"])
 
     wait_until(lambda: hours() >= 24, "a day of counts", every_s=0.5)
-    past = demo.http(f"/v1/sites/ul/counts?at={time.time() - 12 * 3600:.0f}")
+    past = demo.http("/v1/sites/ul/counts", at=time.time() - 12 * 3600)
     assert any(zone["person"]["count"] for zone in past["zones"])
 
 

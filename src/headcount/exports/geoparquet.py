@@ -16,6 +16,7 @@ GEOMETRY, BOX = "geometry", "bbox"
 #: Rows that share statistics: a reader leaves out the groups that its box does not touch.
 ROW_GROUP_ROWS = 16_384
 _ATTRIBUTES = [each for each in SCHEMA if each.name not in {"lat", "lon"}]
+_NAMES = ["device", "kind", "acc", "site", "verdict"]  # few values
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 #: A point as little-endian WKB.
 _POINT = np.dtype([("order", "u1"), ("type", "<u4"), ("lon", "<f8"), ("lat", "<f8")])
@@ -48,7 +49,9 @@ class GeoParquetWriter:
             box = pa.struct({side: pa.float64() for side in _SIDES})
             added = [pa.field(GEOMETRY, pa.binary()), pa.field(BOX, box)]
         self._schema = pa.schema([*_ATTRIBUTES, *added])
-        self._file = pq.ParquetWriter(sink, self._schema, compression="zstd", store_schema=False)
+        self._file = pq.ParquetWriter(
+            sink, self._schema, compression="zstd", store_schema=False, use_dictionary=_NAMES
+        )
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])  # west, south, east, north
 
     def write(self, table: pa.Table) -> None:

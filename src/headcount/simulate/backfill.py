@@ -221,9 +221,9 @@ class _HourWriter:
     def add_counts(self, tick: ReplayTick) -> None:
         """Take the counts at an instant; everything received up to it has been added."""
         hour_s = tick.at_s // HOUR_S * HOUR_S
-        if hour_s != self._hour_s:
+        if self._hour_s is not None and hour_s != self._hour_s:
             self._write()
-            self._hour_s = hour_s
+        self._hour_s = hour_s
         self._counts.append(tick)
 
     def finish(self) -> None:
