@@ -30,8 +30,9 @@ from headcount.messages.topics import KINDS
 
 _log = logging.getLogger(__name__)
 
-#: Rows of a compacted segment: its rows are in memory while it is written, about 100 bytes each.
-MAX_ROWS = 2_000_000
+#: Rows of a compacted segment: its rows are in memory while it is written, about 100 bytes each, and all their
+#: times are read for positions at an instant.
+MAX_ROWS = 1_000_000
 #: Time after which rows of a stretch are taken to be committed. Later ones make a further segment.
 CLOSED_S = 60.0
 #: Segments that are merged while their hour is not over.

@@ -120,6 +120,7 @@ def encoding(table: pa.Table) -> dict[str, Any]:
     }
     return {
         "compression": "zstd",
+        "compression_level": 3,
         "row_group_size": ROW_GROUP_ROWS,
         "bloom_filter_options": _bloom_filters(table),
         "store_decimal_as_integer": True,

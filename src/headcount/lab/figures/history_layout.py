@@ -2,7 +2,7 @@
 
 Usage: python -m headcount.lab.figures.history_layout [DEVICES]      (default: 25 000)
 
-A compacted segment holds up to two million fixes: here 13 minutes of 25 000 devices. Every layout is that of the
+A compacted segment holds up to a million fixes: here seven minutes of 25 000 devices. Every layout is that of the
 history except for what its name states. Areas are boxes of 1 % of the site's around random fixes.
 """
 
@@ -39,6 +39,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], int, dict[str, Any]]] = {
     "double the cells": (("lat", "lon", "device"), CELL_DEG_E7 * 2, {}),
     "row groups of 8,192": (("lat", "lon", "device"), CELL_DEG_E7, {"row_group_size": 8_192}),
     "row groups of 65,536": (("lat", "lon", "device"), CELL_DEG_E7, {"row_group_size": 65_536}),
+    "zstd level 1": (("lat", "lon", "device"), CELL_DEG_E7, {"compression_level": 1}),
     "zstd level 6": (("lat", "lon", "device"), CELL_DEG_E7, {"compression_level": 6}),
     "differences of seq": (("lat", "lon", "device"), CELL_DEG_E7, {"seq": DELTA}),
     "differences of received": (("lat", "lon", "device"), CELL_DEG_E7, {"received": DELTA}),
