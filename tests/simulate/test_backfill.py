@@ -28,6 +28,7 @@ from headcount.simulate.replay import Replay
 from headcount.simulate.traces import Trace
 from headcount.sites.files import bundled_site, load_site
 
+pytestmark = pytest.mark.slow
 #: 2026-11-24T14:20:00Z
 NOW_S = 1_795_530_000.0
 KEYS = {int(NOW_S // DAY_S) - back: bytes([back]) * 32 for back in range(3)}
