@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from headcount.errors import ObjectNotFoundError
+from headcount.errors import ObjectNotFoundError, ReplacedError
 from headcount.history import compaction, replacing
 from headcount.history.buffer import CountRows
 from headcount.history.catalog import Catalog, Change
@@ -222,6 +223,35 @@ def _merge(rows: dict[str, int], group: list[Segment], name: str) -> int:
     total = sum(rows.pop(each.name.split("/")[2].removesuffix(".parquet")) for each in group)
     rows[name] = total
     return total
+
+
+class _LostAnswers(FolderStore):
+    """A folder whose first replacement of the manifest is applied, and reported as refused."""
+
+    is_lost = False
+
+    def replace(self, name: str, data: bytes, version: str | None) -> None:
+        """Replace it, and lose the answer once."""
+        super().replace(name, data, version)
+        if self.is_lost:
+            self.is_lost = False
+            raise ReplacedError(self.url, f"{name} was replaced", "Read it again")
+
+
+def test_a_commit_whose_answer_is_lost_loses_no_rows(tmp_path: Path) -> None:
+    """A merge and an expiry that were applied, but seem not to be, delete nothing that the manifest names."""
+    store = _LostAnswers(tmp_path)
+    catalog = Catalog(store)
+    group = committed(catalog, "fixes", fixes([1], T0), fixes([2], T0 + 5))
+    store.is_lost = True
+    assert compaction.merge(catalog, group, T0)
+    assert stored(catalog) == [1, 2]
+    store.is_lost = True
+    assert erase_rows(catalog, EraseRequest(site="north"), T0) == ErasedRows()
+    committed(catalog, "fixes", fixes([3], T0, site="north"), fixes([4], T0, device=2))
+    store.is_lost = True
+    erase_rows(catalog, EraseRequest([pseudonym(2)]), T0)
+    assert stored(catalog) == [1, 2, 3]
 
 
 # --- expiry and holds -------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 import pyarrow as pa
@@ -63,6 +63,13 @@ class Catalog:
                 continue
             return after
         raise StoreError(self.store.url, "other writers change it all the time", "Run fewer writers")
+
+    def discard(self, names: Collection[str]) -> None:
+        """Delete segments whose commit was given up.
+
+        Those that the manifest names stay: an earlier attempt may have been applied, whose answer was lost.
+        """
+        self.store.delete(sorted(set(names) - self.manifest().names()))
 
     def write(
         self,

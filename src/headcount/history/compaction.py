@@ -125,7 +125,7 @@ def merge(catalog: Catalog, group: Sequence[Segment], now_s: float) -> bool:
 
     catalog.commit(change)
     if not done:
-        catalog.store.delete([output.name])
+        catalog.discard([output.name])
     return done
 
 

@@ -200,7 +200,7 @@ def _derive_hour(
 
     catalog.commit(change)
     if not done and table is not None and segment is not None:
-        catalog.store.delete([segment.name])
+        catalog.discard([segment.name])
     return table is not None if done else None
 
 
@@ -312,4 +312,4 @@ def _merge(catalog: Catalog, day: list[Segment], now_s: float) -> None:
 
     catalog.commit(change)
     if not done:
-        catalog.store.delete([merged.name])
+        catalog.discard([merged.name])

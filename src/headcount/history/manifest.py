@@ -158,8 +158,10 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return sorted(found, key=lambda each: (each.from_s, each.name))
 
     def with_segments(self, *added: Segment) -> Manifest:
-        """The manifest with further segments."""
-        return msgspec.structs.replace(self, segments=(*self.segments, *added))
+        """The manifest with further segments; those that it has already are not doubled."""
+        known = {each.name for each in self.segments}
+        new = (each for each in added if each.name not in known)
+        return msgspec.structs.replace(self, segments=(*self.segments, *new))
 
     def without(self, names: Collection[str], now_s: float) -> Manifest:
         """The manifest without these segments, damaged and held ones among them, which are deleted later."""

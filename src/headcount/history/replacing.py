@@ -130,7 +130,7 @@ def apply(catalog: Catalog, plan: Sequence[Replacement], holds: Sequence[Hold], 
     if plan:
         catalog.commit(change)
         if not done:
-            catalog.store.delete(written)
+            catalog.discard(written)
     return done
 
 

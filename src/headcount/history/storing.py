@@ -75,7 +75,7 @@ def store(
     try:
         return found, catalog.commit(change)
     except OvertakenError:
-        catalog.store.delete(names)
+        catalog.discard(names)
         raise
 
 
