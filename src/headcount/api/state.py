@@ -24,6 +24,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.site_versions import SiteFollower
 from headcount.services.container import Services
 from headcount.services.history import HistoryQueries
+from headcount.services.history_tail import HistoryTail
 from headcount.services.personal import PersonalDataService
 from headcount.services.positions import PositionService
 from headcount.services.stays import StayService
@@ -42,9 +43,9 @@ class ApiState:
         self.settings = settings
         connection = Connection()
         self.sites = SiteFollower(connection, settings.site, settings.speed)
+        reader = SegmentReader(store_at(settings.history, settings.data, process_environment()))
         self.history = HistoryQueries(
-            settings.max_queries,
-            SegmentReader(store_at(settings.history, settings.data, process_environment())),
+            settings.max_queries, reader, HistoryTail(connection, settings.partitions)
         )
         self.quarters = QuarterHours()
         self.live = LiveSites(

@@ -69,6 +69,12 @@ class EraseRequest(msgspec.Struct):
     site: str = ""
 
 
+class RowsStored(msgspec.Struct):
+    """A worker's answer (JSON) on HISTORY_STORE_SUBJECT: its rows of these partitions are in the stream."""
+
+    partitions: list[int]
+
+
 class EraseReply(msgspec.Struct):
     """The number of erased rows; `error` states why some may be left."""
 

@@ -59,6 +59,8 @@ FORGET_SUBJECT = "fix.{partition}.forget"
 HISTORY_ERASE_SUBJECT = "ask.history.erase"
 #: Has all history writers store what they have in memory; empty, and not answered.
 HISTORY_FLUSH_SUBJECT = "ask.history.flush"
+#: Has all workers store their rows for the history; empty. Each answers with RowsStored.
+HISTORY_STORE_SUBJECT = "ask.history.store"
 #: DeviceStateRequest → DeviceState or null, answered by the partition's worker.
 DEVICE_STATE_SUBJECT = "ask.{partition}"
 

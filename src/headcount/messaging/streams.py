@@ -218,9 +218,16 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
             max_age=LOG_AGE_S * NS,
             duplicate_window=LOG_AGE_S * NS,
             max_bytes=sizes.event,
+            allow_direct=True,
             republish={"src": "event.*.*", "dest": "headcount.{{wildcard(1)}}.events.{{wildcard(2)}}"},
         ),
-        _stream(HISTORY_STREAM, ["history.*"], max_age=HISTORY_AGE_S * NS, max_bytes=sizes.history),
+        _stream(
+            HISTORY_STREAM,
+            ["history.*"],
+            max_age=HISTORY_AGE_S * NS,
+            max_bytes=sizes.history,
+            allow_direct=True,
+        ),
         _stream(
             FOREIGN_STREAM,
             with_stored(FOREIGN_SUBJECTS),

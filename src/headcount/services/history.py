@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 from headcount.errors import ReplacedError, TooManyQueriesError
+from headcount.history.manifest import Manifest
 from headcount.history.reader import HistoryView, SegmentReader
+from headcount.history.tail import WaitingMessages, tables
+from headcount.services.history_tail import HistoryTail
 
 T = TypeVar("T")
 #: Erasures that may replace segments under a query, one after the other.
@@ -19,8 +24,10 @@ ATTEMPTS = 3
 class HistoryQueries:
     """Run at most `limit` queries at the same time; further ones are rejected, not queued."""
 
-    def __init__(self, limit: int, reader: SegmentReader) -> None:
-        """Create threads for `limit` queries."""
+    def __init__(self, limit: int, reader: SegmentReader, tail: HistoryTail | None = None) -> None:
+        """Create threads for `limit` queries; without a tail, only rows in segments are answered."""
+        self._tail = tail
+        self._marks = Manifest()  # of an earlier query: from there on, messages may not be in a segment
         self.reader = reader
         self._limit = limit
         self._running = 0
@@ -37,7 +44,14 @@ class HistoryQueries:
         if self._running >= self._limit:
             raise TooManyQueriesError(self._limit)
         self._running += 1
-        future = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, query)
+        waiting = WaitingMessages()
+        try:
+            if self._tail is not None:
+                waiting = await self._tail.read(self._marks)
+        except BaseException:
+            self._running -= 1
+            raise
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, query, waiting)
         future.add_done_callback(self._done)  # also if no caller awaits the result any more
         return await asyncio.shield(future)
 
@@ -58,11 +72,17 @@ class HistoryQueries:
         manifest = self.reader.view().manifest
         return len(manifest.damaged) + len(self.reader.damaged & {each.name for each in manifest.segments})
 
-    def _answer(self, query: Callable[[HistoryView], T]) -> T:
+    def _answer(self, query: Callable[[HistoryView], T], waiting: WaitingMessages) -> T:
         for _ in range(ATTEMPTS - 1):
             with suppress(ReplacedError):
-                return query(self.reader.view())
-        return query(self.reader.view())
+                return query(self._view(waiting))
+        return query(self._view(waiting))
+
+    def _view(self, waiting: WaitingMessages) -> HistoryView:
+        """Read the manifest after the messages: each row is in a segment, in a message, or in both."""
+        view = self.reader.view()
+        self._marks = view.manifest
+        return replace(view, tail=tables(view.manifest, waiting, time.time()))
 
     def _done(self, _: object) -> None:
         self._running -= 1

@@ -18,8 +18,9 @@ from headcount.counting.site_versions import SiteVersions
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError
+from headcount.messages.history import RowsStored
 from headcount.messages.reports import WORKER_REPORT_SUBJECT
-from headcount.messages.topics import WAKE_SUBJECT
+from headcount.messages.topics import HISTORY_STORE_SUBJECT, WAKE_SUBJECT
 from headcount.messaging.connection import Connection, Endpoint, Message
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
@@ -42,6 +43,8 @@ _log = logging.getLogger(__name__)
 STORE_INTERVAL_S = 1.0
 #: Rows of the history wait longer: each message of them is overwritten on the disk later, one by one.
 ROWS_INTERVAL_S = 5.0
+#: When queries ask for them, at most this often.
+MIN_ROWS_INTERVAL_S = 0.4
 REPORT_INTERVAL_S = 1.0
 #: Much shorter than SITE_DELAY_S: counting never waits for it.
 SITE_INTERVAL_S = 1.0
@@ -138,6 +141,24 @@ class Worker:
                 await self._connection.publish(WAKE_SUBJECT)
 
     # --- storing -----------------------------------------------------------------------------------
+    async def _run_rows_requests(self) -> None:
+        """Store the rows when a query asks for them."""
+        stored_s = 0.0
+
+        async def store(message: Message) -> None:
+            nonlocal stored_s
+            if time.monotonic() - stored_s >= MIN_ROWS_INTERVAL_S:
+                try:
+                    await self._store()
+                except LogError as error:  # the query answers without them
+                    _log.warning("cannot store the rows that a query asks for: %s", error)
+                    return
+                stored_s = time.monotonic()
+            await message.respond(msgspec.json.encode(RowsStored(sorted(self._owned))))
+
+        await self._connection.subscribe(HISTORY_STORE_SUBJECT, store)
+        await asyncio.Event().wait()
+
     async def _run_storing(self) -> None:
         """Store events every second, history rows less often, and the states that are due."""
         rows_s = time.monotonic()
@@ -246,6 +267,7 @@ class Worker:
             "reader": self._run_reader(),
             "waking": self._run_waking(),
             "storing": self._run_storing(),
+            "rows requests": self._run_rows_requests(),
             "retained counts": self._run_retained_counts(),
             "pseudonym keys": self._keys.refresh(),
             "sites": self._run_sites(),
