@@ -150,6 +150,12 @@ async def test_stored_fixes(tmp_path: Path) -> None:
         assert await names(near="52.6725,-8.5725,10") == ["b", "a"]
         assert await names(kind="vehicle") == []
         assert await names(at=iso(now - 59.5)) == ["a"]
+        assert await names(relation="disjoint", within="library") == ["c"]
+        assert await names(near="52.665,-8.57", k=2) == ["c", "a"]
+        ring = {"type": "Polygon", "coordinates": json.loads(polygon)["coordinates"]}
+        for body in (ring, {"type": "Feature", "properties": {}, "geometry": ring}):
+            answer = await api.http.post(FIXES, json=body, headers=REASON)
+            assert len(FixesResponse.model_validate(answer.json()).features) == 2
         assert await names(**{"from": iso(now - 59), "to": str(now - 59)}) == ["b"]
         assert (await api.json(f"{FIXES}?limit=2", headers=REASON))["truncated"] is True
 
@@ -190,3 +196,41 @@ async def test_device_is_asked_of_its_worker(tmp_path: Path, role: AccessRole) -
         assert (unknown.status_code, unknown.json()["type"]) == (404, "/problems/unknown-device")
         (entry,) = (await api.services.audit_log.entries())[0]
         assert "phone-1" not in entry.subject + str(entry.detail)
+
+
+async def test_pages_and_sequences(tmp_path: Path) -> None:
+    """Each page names the next one, also as a header, and a sequence has the features of the collection."""
+    now = float(int(time.time()))
+    where = {name: (52.6725 + n / 1e4, -8.5725) for n, name in enumerate("abcde")}
+    stored(tmp_path / "data", where, now - 60)
+    async with open_api(tmp_path) as api:
+        whole = (await api.json(FIXES, headers=REASON))["features"]
+        for parameters in ({}, {"at": iso(now)}):
+            features, next_ = [], None
+            for _ in range(3):
+                page = {"limit": 2, **parameters} | ({} if next_ is None else {"cursor": next_})
+                answer = await api.get(FIXES, params=page, headers=REASON)
+                found = answer.json()
+                features += found["features"]
+                next_ = found["next"]
+                assert (next_ is not None) == found["truncated"] == ("link" in answer.headers)
+            assert next_ is None
+            assert sorted(f["properties"]["device"] for f in features) == [f"{n:016x}" for n in range(5)]
+        sequence = await api.get(FIXES, headers=REASON | {"accept": "application/geo+json-seq"})
+        assert sequence.headers["content-type"] == "application/geo+json-seq"
+        records = sequence.text.split("\x1e")[1:]
+        assert [json.loads(record) for record in records] == whole
+        far = (await api.json(f"{FIXES}?near=52.6725,-8.5725,100", headers=REASON))["features"]
+        assert far[-1]["properties"]["distance_m"] == 0
+        assert far[0]["properties"]["distance_m"] == pytest.approx(44.48, abs=0.05)
+
+
+async def test_more_than_cells_needs_the_right_to_positions(tmp_path: Path) -> None:
+    """Without a reason, parameters that cells do not have are refused, and a wrong cursor always is."""
+    async with open_api(tmp_path, **CLOSED) as api:
+        viewer = await token(api, "viewer")
+        for parameters in ({"k": 3, "near": "1,2,3"}, {"relation": "disjoint"}):
+            answer = await api.get(FIXES, params=parameters, headers=viewer | REASON)
+            assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-parameter")
+        answer = await api.get(FIXES, params={"cursor": "x"}, headers=viewer)
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-parameter")

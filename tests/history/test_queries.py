@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from headcount.errors import QueryError
 from headcount.history import count_queries, queries
-from headcount.history.queries import LAST_POSITION_S, StoredFix
-from headcount.history.query_areas import area_of
+from headcount.history.queries import StoredFix
+from headcount.history.query_areas import area_of, centre_of
 from history_batches import T0, Row, batch, damage_pages, random_rows, reading, segment_files, values, write
+from stored_history import stored
 from waiting import wait_until
 
 SITE, OTHER = "ul", "north"
@@ -215,27 +216,6 @@ def test_many_copies_hide_no_older_fix(tmp_path: Path) -> None:
     assert plain(fixes(tmp_path, limit=1)) == expected([new], lambda _: True)
 
 
-@given(st.floats(0, 4 * 3600), st.one_of(st.none(), st.floats(50, 2000)))
-def test_at_gives_each_device_once_where_it_was_last(
-    history: tuple[Path, list[Row]], offset: float, radius_m: float | None
-) -> None:
-    """`at` finds each device's last position of the 15 minutes before it, and filters those by area."""
-    data, rows = history
-    at = round(T0 + offset, 3)
-    last: dict[tuple[str, str], Row] = {}
-    for row in rows:
-        if at - LAST_POSITION_S <= row.t <= at:
-            known = last.get((row.kind, row.device))
-            if known is None or (row.t, -row.seq) > (known.t, -known.seq):
-                last[row.kind, row.device] = row
-    near = None if radius_m is None else (52.68, -8.565, radius_m)
-    found = plain(fixes(data, at_s=at, area=area_of(near=near), limit=5000))
-    chosen = list(last.values())
-    if near is not None:
-        chosen = [r for r in chosen if great_circle_m(near[:2], (r.lat, r.lon)) <= near[2]]
-    assert found == expected(chosen, lambda _: True)
-
-
 def test_the_limit_keeps_the_newest(history: tuple[Path, list[Row]]) -> None:
     """More rows than the limit: the newest ones, newest first."""
     data, rows = history
@@ -277,7 +257,6 @@ def test_an_impossible_area_is_named(area: dict[str, Any], parameter: str) -> No
     [
         ({"limit": 0}, "limit"),
         ({"limit": 10**9}, "limit"),
-        ({"at_s": T0, "from_s": T0}, "at"),
         ({"from_s": math.nan}, "from"),
         ({"to_s": math.inf}, "to"),
         ({"to_s": 1e300}, "to"),
@@ -505,3 +484,52 @@ def test_an_answer_holds_whole_hours_while_hours_come_and_go(tmp_path: Path) -> 
             assert found.keys() <= set(range(before - 2, writer.hours + 1))
     writing.result()
     assert len(fixes(tmp_path)) == 2 * writer.ROWS
+
+
+@given(st.integers(1, 400), st.booleans())
+def test_pages_hold_each_fix_once(history: tuple[Path, list[Row]], size: int, is_disjoint: bool) -> None:
+    """The pages of an answer, one after the other, hold the rows of the answer in one piece."""
+    data, _ = history
+    area = area_of(near=(52.68, -8.565, 600))
+    area = area.outside() if is_disjoint else area
+    pages, after = list[StoredFix](), None
+    while page := fixes(data, area=area, limit=size, after=after):
+        pages += page
+        after = queries.key(page[-1])
+    assert pages == fixes(data, area=area, limit=5000)
+
+
+@given(lats, lons, st.integers(1, 40), st.sampled_from([50.0, 800.0, 2e7]))
+def test_the_nearest_devices_are_found(
+    history: tuple[Path, list[Row]], lat: float, lon: float, k: int, radius_m: float
+) -> None:
+    """The k nearest devices come with their nearest fix, nearest first."""
+    data, rows = history
+    centre = centre_of((lat, lon, radius_m))
+    found = queries.nearest(reading(data), site=SITE, centre=centre, k=k)
+    nearest: dict[tuple[str, str], float] = {}
+    for row in rows:
+        distance_m = great_circle_m((lat, lon), (row.lat, row.lon))
+        if distance_m <= radius_m:
+            device = (row.kind, row.device)
+            nearest[device] = min(distance_m, nearest.get(device, math.inf))
+    assert [m for _, m in found] == pytest.approx(sorted(nearest.values())[:k], abs=1e-3)
+    for fix, distance_m in found:
+        assert nearest[fix.kind, fix.device] == pytest.approx(distance_m, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_are_answered_once_wherever_they_are(tmp_path: Path, seed: int) -> None:
+    """Rows in segments, not yet in one, or in both, of two sites: boxes over the 180th meridian are exact."""
+    rng = random.Random(seed)
+    rows = [
+        replace(row, lon=round((row.lon + 8.565 + 180 + 180) % 360 - 180, 7))
+        for row in random_rows(rng, 150, span_s=2 * 3600)
+    ]
+    view = stored(tmp_path, rows, rng, others=random_rows(rng, 50))
+    box = (179.995, 52.672, -179.995, 52.686)
+    found = queries.fixes(view, site=SITE, area=area_of(bbox=box), limit=5000)
+    assert plain(found) == expected(
+        rows, lambda r: (r.lon >= 179.995 or r.lon <= -179.995) and 52.672 <= r.lat <= 52.686
+    )
+    assert {fix.lon < 0 for fix in found} == {True, False}

@@ -6,11 +6,34 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from headcount.counting.fix_columns import B1, U8
-from headcount.history.fix_rows import COLUMNS, FixRows, joined, nothing, rows_of, steps, ticks
+from headcount.counting.fix_columns import F8, U8
+from headcount.history.at_instant import (
+    DAY_US,
+    MAX_GAP_S,
+    MAX_GAP_US,
+    DevicePositions,
+    Exits,
+    PresenceRules,
+    positions,
+    without_position,
+)
+from headcount.history.cursors import Key
+from headcount.history.fix_rows import (
+    COLUMNS,
+    FixRows,
+    codes,
+    joined,
+    nothing,
+    pseudonyms,
+    rows_of,
+    steps,
+    ticks,
+)
 from headcount.history.manifest import Segment
-from headcount.history.query_areas import EVERYWHERE, Area
+from headcount.history.query_areas import EVERYWHERE, Area, Centre
 from headcount.history.reader import HistoryView, Ranges, RowPart
 from headcount.messages.topics import KINDS, Kind
 
@@ -30,43 +53,91 @@ class FixQuery:
         """`devices` are pseudonyms of one device; `verdict` is an index into VERDICTS; None: all."""
         self._view = view
         self._site = site
-        self._kinds = [KINDS.index(kind) for kind in kinds]
+        self._kinds = kinds
         self._devices = devices
         self._verdict = verdict
 
-    def newest(self, area: Area, least: int, most: int, limit: int) -> FixRows:
-        """The newest `limit` fixes in an area and a span, newest first, each once."""
+    def newest(self, area: Area, least: int, most: int, limit: int, after: Key | None = None) -> FixRows:
+        """The newest `limit` fixes in an area and a span that come after a place, newest first, each once."""
+        most = most if after is None else min(most, -after[0])
         kept = nothing()
-        new = list(self._view.waiting("fixes", self._taking(area, least, most), self._site))
+        new = list(self._view.waiting("fixes", self._taking(area, least, most, after), self._site))
         for segment in sorted(self._segments(area, least, most), key=_end, reverse=True):
             if len(kept) == limit:
                 least = int(kept.t_us[-1])  # copies and rows of the same time are still wanted
                 if _end(segment) < least:
                     break
-            for rows in self._read([segment], area, least, most):
+            for rows in self._read([segment], area, least, most, after):
                 new.append(rows)
                 if sum(map(len, new)) > max(limit, 10_000):
                     kept, new = self._merged([kept, *new], limit), []
             kept, new = self._merged([kept, *new], limit), []
         return self._merged([kept, *new], limit)
 
-    def last(self, least: int, most: int) -> FixRows:
-        """Each device's last fix of a span."""
-        rows = joined([nothing(), *self.each(EVERYWHERE, least, most)])
-        rows = rows.take(np.lexsort((rows.seq, -rows.t_us, rows.device, rows.kind)))
-        is_first: B1 = np.ones(len(rows), np.bool_)
-        is_first[1:] = (rows.device[1:] != rows.device[:-1]) | (rows.kind[1:] != rows.kind[:-1])
-        return rows.take(is_first)
+    def nearest(self, centre: Centre, least: int, most: int, k: int) -> tuple[FixRows, F8]:
+        """Of the k devices that came nearest in a span, the nearest fix, and its distance in metres."""
+        circle = centre.circle()
+        waiting = self._view.waiting("fixes", self._taking(circle, least, most), self._site)
+        found, distance_m = _nearest(centre, [nothing(), *waiting], k)
+        for segment in self._segments(circle, least, most):
+            if len(found) == k:  # further away, no device is wanted any more
+                circle = centre.circle(float(distance_m[-1]))
+            for part in self._read([segment], circle, least, most) if circle.touches(segment.box) else ():
+                found, distance_m = _nearest(centre, [found, part], k)
+        return found, distance_m
+
+    def at(self, area: Area, at_us: int, rules: PresenceRules) -> DevicePositions:
+        """The positions in an area of all devices that were present at an instant."""
+        exits = self._exits(at_us / 1e6 - rules.longest_s, (at_us + MAX_GAP_US) / 1e6)
+        ages_s = (MAX_GAP_S, rules.base_s, rules.site.max_position_age_s, rules.longest_s)
+        recent, base, coarse, longest = (
+            max(at_us // DAY_US * DAY_US, at_us - round(age_s * 1e6)) for age_s in ages_s
+        )
+        rows = self._all(EVERYWHERE, recent, at_us + MAX_GAP_US)
+        long_holds = (Area(rules.long_boxes()), longest, base - 1)
+        if area.is_narrow:
+            # of older fixes, only those of devices matter whose last one may be in the area
+            older = joined([rows, self._all(area, min(coarse, longest), recent - 1)])
+            last = positions(older, exits, at_us, rules, is_lenient=True).fixes
+            devices = np.unique(last.device[last.t_us < recent])
+            some = FixQuery(self._view, self._site, self._kinds, devices)
+            spans = [(EVERYWHERE, min(base, coarse), recent - 1), long_holds] if len(devices) else []
+            rows = joined([rows, *(some._all(*span) for span in spans)])
+        else:
+            rows = joined([rows, self._all(EVERYWHERE, base, recent - 1)])
+            # older fixes matter for members of zones with long holds, and where only inaccurate ones came since
+            devices = without_position(rows, at_us)
+            some = FixQuery(self._view, self._site, self._kinds, devices)
+            older = some._all(EVERYWHERE, coarse, base - 1) if len(devices) else nothing()
+            rows = joined([rows, older, self._all(*long_holds)])
+        found = positions(rows, exits, at_us, rules)
+        return found.take(area.holds(found.lat, found.lon))
+
+    def _all(self, area: Area, least: int, most: int) -> FixRows:
+        return joined([nothing(), *(self.each(area, least, most) if least <= most else ())])
+
+    def _exits(self, from_s: float, to_s: float) -> Exits:
+        columns = ["zone", "type", "device", "kind", "t"]
+        table = self._view.scan("events", columns=columns, site=self._site, from_s=from_s, to_s=to_s)
+        if len(table):
+            is_exit = pc.and_(_equal(table["zone"], "site"), _equal(table["type"], "exit"))
+            table = table.filter(is_exit)
+        if not len(table):
+            return Exits(nothing().device, nothing().kind, nothing().t_us)
+        return Exits(pseudonyms(table["device"]), codes(table["kind"], KINDS), ticks(table["t"]))
 
     def each(self, area: Area, least: int, most: int) -> Iterator[FixRows]:
         """All fixes in an area and a span, in no order; copies come again."""
         yield from self._view.waiting("fixes", self._taking(area, least, most), self._site)
         yield from self._read(self._segments(area, least, most), area, least, most)
 
-    def _read(self, segments: Sequence[Segment], area: Area, least: int, most: int) -> Iterator[FixRows]:
+    def _read(
+        self, segments: Sequence[Segment], area: Area, least: int, most: int, after: Key | None = None
+    ) -> Iterator[FixRows]:
         ranges: list[Ranges] = [{"t": (least, most), **each} for each in area.ranges()]
         names = None if self._devices is None else [f"{device:016x}" for device in self._devices.tolist()]
-        yield from self._view.each(segments, self._taking(area, least, most), ranges, self._site, names)
+        take = self._taking(area, least, most, after)
+        yield from self._view.each(segments, take, ranges, self._site, names)
 
     def _merged(self, parts: list[FixRows], limit: int) -> FixRows:
         return joined(parts).newest_first(is_one_device=self._devices is not None).take(slice(limit))
@@ -78,7 +149,9 @@ class FixQuery:
             if _end(each) >= least and math.floor(each.t_from_s * 1e6) <= most and area.touches(each.box)
         ]
 
-    def _taking(self, area: Area, least: int, most: int) -> Callable[[RowPart], FixRows]:
+    def _taking(
+        self, area: Area, least: int, most: int, after: Key | None = None
+    ) -> Callable[[RowPart], FixRows]:
         """Read the columns that decide first, and the others only where rows are wanted."""
 
         def take(part: RowPart) -> FixRows:
@@ -91,14 +164,33 @@ class FixQuery:
             if not wanted.any():
                 return nothing()
             rows = rows_of(first, part.read(COLUMNS[3:]))
-            wanted &= np.isin(rows.kind, self._kinds)
+            wanted &= np.isin(rows.kind, [KINDS.index(kind) for kind in self._kinds])
             if self._devices is not None:
                 wanted &= np.isin(rows.device, self._devices)
             if self._verdict is not None:
                 wanted &= rows.verdict == self._verdict
+            if after is not None:
+                wanted &= rows.after(after)
             return rows.take(wanted)
 
         return take
+
+
+def _nearest(centre: Centre, parts: list[FixRows], k: int) -> tuple[FixRows, F8]:
+    """The nearest fix of each of the k nearest devices, with its distance, nearest first."""
+    rows = joined(parts)
+    distance_m = centre.distances_m(rows.lat, rows.lon)
+    order = np.lexsort((rows.seq, -rows.t_us, distance_m, rows.device, rows.kind))
+    rows, distance_m = rows.take(order), distance_m[order]
+    is_first = np.ones(len(rows), np.bool_)
+    is_first[1:] = (rows.device[1:] != rows.device[:-1]) | (rows.kind[1:] != rows.kind[:-1])
+    rows, distance_m = rows.take(is_first), distance_m[is_first]
+    order = np.lexsort((rows.device, rows.kind, distance_m))[:k]
+    return rows.take(order), distance_m[order]
+
+
+def _equal(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    return pc.equal(column.cast(pa.string()), name)
 
 
 def _end(segment: Segment) -> int:

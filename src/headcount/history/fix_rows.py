@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headcount.counting.fix_columns import B1, I8, U1, U8
+from headcount.history.cursors import Key
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS
 
@@ -39,6 +41,16 @@ class FixRows:
     def take(self, which: B1 | I8 | slice) -> FixRows:
         """Some of the rows, by a mask or by indices."""
         return FixRows(*(getattr(self, each.name)[which] for each in fields(self)))
+
+    def after(self, key: Key) -> B1:
+        """Which rows come after a place in the order of answers."""
+        is_later: B1 = np.zeros(len(self), np.bool_)
+        is_same: B1 = np.ones(len(self), np.bool_)
+        columns: tuple[NDArray[Any], ...] = (-self.t_us, self.kind, self.lat, self.lon, self.device)
+        for column, value in zip(columns, key, strict=True):
+            is_later |= is_same & (column > value)
+            is_same &= column == value
+        return is_later
 
     def newest_first(self, *, is_one_device: bool = False) -> FixRows:
         """The rows in the order of answers, each fix once: of copies the row that was received first.

@@ -19,6 +19,8 @@ from headcount.history.fix_rows import STEPS_PER_DEG
 from headcount.history.manifest import Box
 
 MAX_VERTICES = 10_000
+#: Half of the way round the Earth.
+MAX_RADIUS_M = math.pi * EARTH_RADIUS_M
 
 Inside = Callable[[F8, F8], B1]  # lat_deg, lon_deg, of equal length
 #: The same for squares: latitude and longitude of their middles, and half their side.
@@ -72,6 +74,11 @@ class Area:
             found[which] = self.inside(lat_deg[which], lon_deg[which])
         return ~found if self.is_disjoint else found
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether positions of most of a site may be outside."""
+        return not self.is_disjoint and self.boxes != EVERYWHERE.boxes
+
     def boxes_only(self) -> Area:
         """The boxes of the area, or everywhere."""
         return EVERYWHERE if self.is_disjoint else Area(self.boxes)
@@ -104,7 +111,7 @@ def area_of(
     if within is not None:
         return _polygon(within)
     if near is not None:
-        return _circle(*near)
+        return centre_of(near).circle()
     return EVERYWHERE
 
 
@@ -154,20 +161,45 @@ def _from_geojson(value: Any) -> BaseGeometry:
     return shape
 
 
-def _circle(lat_deg: float, lon_deg: float, radius_m: float) -> Area:
-    if not (-90 <= lat_deg <= 90 and -180 <= lon_deg <= 180):
-        raise QueryError("near", f"{lat_deg}, {lon_deg} is not lat, lon in degrees")
-    if not 0 < radius_m <= math.pi * EARTH_RADIUS_M:
-        raise QueryError("near", f"{radius_m} m is not a radius on Earth")
+@dataclass(frozen=True, slots=True)
+class Centre:
+    """A position in degrees, and the largest distance from it in metres."""
 
-    def inside(lat: F8, lon: F8) -> B1:
-        return distance_m(lat, lon, lat_deg, lon_deg) <= radius_m
+    lat_deg: float
+    lon_deg: float
+    radius_m: float = MAX_RADIUS_M
 
-    def overlaps(lat: F8, lon: F8, half: float) -> B1:
-        lon = lon + 360 * np.rint((lon_deg - lon) / 360)  # the nearer way round
-        return inside(np.clip(lat_deg, lat - half, lat + half), np.clip(lon_deg, lon - half, lon + half))
+    def distances_m(self, lat: I8, lon: I8) -> F8:
+        """Distances of stored positions."""
+        return distance_m(lat / STEPS_PER_DEG, lon / STEPS_PER_DEG, self.lat_deg, self.lon_deg)
 
-    return Area(_around(lat_deg, lon_deg, radius_m), inside, overlaps)
+    def circle(self, radius_m: float = MAX_RADIUS_M) -> Area:
+        """All positions at most this far away; edges are inside, to a tenth of a millimetre."""
+        radius_m = min(radius_m, self.radius_m)
+        lat_deg, lon_deg = self.lat_deg, self.lon_deg
+
+        def inside(lat: F8, lon: F8) -> B1:
+            return distance_m(lat, lon, lat_deg, lon_deg) <= radius_m
+
+        def overlaps(lat: F8, lon: F8, half: float) -> B1:
+            lon = lon + 360 * np.rint((lon_deg - lon) / 360)  # the nearer way round
+            return inside(np.clip(lat_deg, lat - half, lat + half), np.clip(lon_deg, lon - half, lon + half))
+
+        return Area(_around(lat_deg, lon_deg, radius_m), inside, overlaps)
+
+
+def centre_of(near: Sequence[float]) -> Centre:
+    """The centre of a query: lat, lon in degrees, and a radius in metres, by default all of the Earth.
+
+    Raises:
+        QueryError: it is not on Earth.
+    """
+    centre = Centre(*near)
+    if not (-90 <= centre.lat_deg <= 90 and -180 <= centre.lon_deg <= 180):
+        raise QueryError("near", f"{centre.lat_deg}, {centre.lon_deg} is not lat, lon in degrees")
+    if not 0 < centre.radius_m <= MAX_RADIUS_M:
+        raise QueryError("near", f"{centre.radius_m} m is not a radius on Earth")
+    return centre
 
 
 def distance_m(lat_deg: F8, lon_deg: F8, lat0_deg: float, lon0_deg: float) -> F8:

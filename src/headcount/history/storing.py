@@ -27,9 +27,7 @@ from headcount.messaging.jetstream import StreamInfo
 CELL_DEG_E7 = 10_000
 
 
-def store(
-    catalog: Catalog, stream: str, rows: RowFlush | None, events: EventFlush | None
-) -> tuple[list[Segment], Manifest]:
+def store(catalog: Catalog, stream: str, rows: RowFlush | None, events: EventFlush | None) -> list[Segment]:
     """Store rows and events; when this returns, all of them are in the history, and before, nothing.
 
     Args:
@@ -39,7 +37,7 @@ def store(
         events: events of the stream EVENT.
 
     Returns:
-        The new segments, and the manifest with them.
+        The new segments.
 
     Raises:
         OvertakenError: another writer has stored some of them.
@@ -73,10 +71,11 @@ def store(
         )
 
     try:
-        return found, catalog.commit(change)
+        catalog.commit(change)
     except OvertakenError:
         catalog.discard(names)
         raise
+    return found
 
 
 def started(catalog: Catalog, stream: StreamInfo) -> dict[int, PartitionMark]:

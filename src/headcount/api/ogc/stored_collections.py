@@ -37,7 +37,7 @@ from headcount.history.queries import StoredFix
 from headcount.history.reader import HistoryView
 from headcount.history.series import zones_history
 from headcount.messages.topics import KINDS
-from headcount.services.positions import PositionQuery
+from headcount.services.positions import FixPage, PositionQuery
 
 #: Rows of one chunk of counts over time.
 _MAX_CHUNK_ROWS = 20_000
@@ -152,10 +152,7 @@ class FixCollection(Collection):
         kind: Any = query.equals.get("kind")
         if kind not in (None, *KINDS) or last_us < first_s * 1e6:
             return
-        bbox = query.bbox if query.bbox is None or query.bbox[0] <= query.bbox[2] else None
-        is_selective = (
-            query.filter is not None or bbox != query.bbox or len(query.equals) > (kind is not None)
-        )
+        is_selective = query.filter is not None or len(query.equals) > (kind is not None)
         while True:
             limit = min(MAX_LIMIT if is_selective else query.limit + skip, MAX_LIMIT)
             wanted = PositionQuery(
@@ -167,7 +164,9 @@ class FixCollection(Collection):
                 bbox=query.bbox,
                 area={} if query.bbox is None else {"bbox": ",".join(map(str, query.bbox))},
             )
-            found = await reading.state.positions.fixes(reading.caller, wanted, reading.reason, list)
+            found, _ = await reading.state.positions.fixes(
+                reading.caller, wanted, reading.reason, _with_following
+            )
             features = self._features(found)
             rest = features.take(range(min(skip, len(found)), len(found)))
             if len(found) <= limit:
@@ -202,6 +201,11 @@ def _first_stored_s(view: HistoryView, site: str, from_s: float) -> float:
         for each in view.manifest.of(dataset, from_s, site=site)
     )
     return min(begins, default=time.time() - HOUR_S)
+
+
+def _with_following(page: FixPage) -> list[StoredFix]:
+    """Return the rows of a page, and the first one of the next page."""
+    return page.fixes if page.following is None else [*page.fixes, page.following]
 
 
 def _zones_of_any_version(site: ServedSite) -> dict[str, Zone]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,10 @@ class FixProperties(Schema):
     t: str = Field(description="When the device measured it.")
     acc: float | None = Field(description="Accuracy in metres; null = unknown.")
     verdict: str
+    between: bool = Field(
+        description="With `at`: the position is between this fix and the next one, in a straight line."
+    )
+    distance_m: float | None = Field(None, description="With `near`: the distance from there.")
 
 
 class FixFeature(Schema):
@@ -42,6 +46,15 @@ class FixesResponse(Schema):
     precision: Literal["exact"]
     features: list[FixFeature]
     truncated: bool = Field(description="Whether there are more than `limit`.")
+    next: str | None = Field(description="The `cursor` of the next page; null on the last page.")
+
+
+class AreaRequest(OpenSchema):
+    """A GeoJSON Polygon or MultiPolygon, or a Feature with one."""
+
+    type: Literal["Polygon", "MultiPolygon", "Feature"]
+    coordinates: list[Any] | None = Field(None, description="Of a geometry.")
+    geometry: dict[str, Any] | None = Field(None, description="Of a Feature.")
 
 
 class CellGeometry(Schema):

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from headcount.counting.site import Site
 from headcount.history import storing
+from headcount.history.at_instant import PresenceRules
 from headcount.history.buffer import RowFlush
 from headcount.history.catalog import Catalog
 from headcount.history.compaction import CLOSED_S, compact
@@ -33,7 +34,7 @@ from headcount.history.count_queries import zones_history
 from headcount.history.fix_query import FixQuery
 from headcount.history.hours import HOUR_S
 from headcount.history.objects import FolderStore
-from headcount.history.queries import MAX_ROWS, StoredFix, fixes
+from headcount.history.queries import MAX_ROWS, StoredFix, fixes, fixes_at
 from headcount.history.query_areas import area_of
 from headcount.history.reader import SegmentReader
 from headcount.lab.figures.generated_day import GeneratedDay, GeneratedHour
@@ -68,7 +69,7 @@ class Headcount:
     def __init__(self, folder: Path, site: Site) -> None:
         self._catalog = Catalog(FolderStore(folder))
         self._reader = SegmentReader(FolderStore(folder))
-        self._site = site.id
+        self._site, self._rules = site.id, PresenceRules(site)
         self.written_s = self.cpu_s = 0.0  # CPU time of writing; and with compaction
 
     def load(self, hour: GeneratedHour) -> None:
@@ -110,7 +111,14 @@ class Headcount:
     def at(self, question: Question, at_us: int) -> list[StoredFix]:
         """The positions in the box at an instant."""
         area = area_of(bbox=question.box)
-        return fixes(self._reader.view(), site=self._site, area=area, at_s=at_us / 1e6, limit=MAX_ROWS)
+        return fixes_at(
+            self._reader.view(),
+            site=self._site,
+            rules=self._rules,
+            area=area,
+            at_s=at_us / 1e6,
+            limit=MAX_ROWS,
+        )
 
     def track(self, question: Question) -> list[StoredFix]:
         """All fixes of a device."""
@@ -127,6 +135,14 @@ class Headcount:
         ]
 
 
+def nearly_same_devices(mine: Any, others: Any) -> bool:
+    """Whether two answers have the same devices, except for those that cross an edge between two fixes.
+
+    headcount moves them in a straight line (decision 0045), the databases take the last fix.
+    """
+    return len(set(mine) ^ set(others)) <= max(2, len(set(others)) // 10)
+
+
 _NUMBERS = ("count", "min", "max", "mean")
 #: Query → how to run it, and whether two answers agree.
 Run = Callable[[Any, Question], Any]
@@ -135,8 +151,8 @@ QUERIES: dict[str, tuple[Run, Callable[[Any, Any], bool]]] = {
     f"newest {PAGE} in a polygon with a hole": (lambda each, q: each.page("polygon", q), same_page),
     f"newest {PAGE} within a radius": (lambda each, q: each.page("near", q), same_page),
     "number of fixes in a box, all hours": (lambda each, q: each.count(q), int.__eq__),
-    "devices in a box now": (lambda each, q: each.at(q, q.now_us), lambda a, b: set(a) == set(b)),
-    "devices in a box at an instant": (lambda each, q: each.at(q, q.at_us), lambda a, b: set(a) == set(b)),
+    "devices in a box now": (lambda each, q: each.at(q, q.now_us), nearly_same_devices),
+    "devices in a box at an instant": (lambda each, q: each.at(q, q.at_us), nearly_same_devices),
     "a device's track, all hours": (lambda each, q: each.track(q), lambda a, b: sorted(a) == sorted(b)),
     f"a zone's counts by {STEP_S:.0f} s, all hours": (lambda each, q: each.counts(q), same_buckets),
 }
