@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from headcount.services.measured_sizes import read_day
 from proxy_fixture import haproxy
 from system.running import headcount
 
@@ -40,6 +41,7 @@ def test_a_short_day_loses_nothing_and_publishes_nothing_wrong(tmp_path: Path) -
     assert int(_row(text, "QoS 1 acknowledged").replace(",", "")) > 500
     least, most = map(int, _row(text, "brokers").split(" to "))
     assert (least, most) == (1, 3)
+    assert read_day(out).elastic.fixes > 500
     assert (out / "day.svg").read_text().startswith("<svg")
     assert "<svg" in (out / "day.html").read_text()
 
