@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from headcount.counting.fix_columns import B1
+from headcount.history import forecast as model
 from headcount.history.forecast import SLOTS
 from headcount.lab.figures.forecast_days import recorded_day, simulated_weeks
 from headcount.lab.figures.forecast_errors import ForecastErrors, back_test
@@ -141,8 +142,15 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=28)
     parser.add_argument("--seeds", default="11,12,13", help="one simulated campus for each")
     parser.add_argument("--every", type=int, default=EVERY, help="slots from one forecast to the next")
+    parser.add_argument(
+        "--set", metavar="NAME=NUMBER", action="append", default=[], help="a constant of history/forecast.py"
+    )
     parser.add_argument("--write", action="store_true", help=f"update {PAGE.name} of the documentation")
     options = parser.parse_args()
+    for name, _, number in (each.partition("=") for each in options.set):
+        if not isinstance(getattr(model, name, None), (int, float)):
+            parser.error(f"{name} is not a number of history/forecast.py")
+        setattr(model, name, type(getattr(model, name))(number))
     began_s = time.process_time()
     seeds = [int(seed) for seed in options.seeds.split(",")]
     site = load_site(bundled_site("ul"))
