@@ -25,7 +25,7 @@ from nats.aio.client import Client
 from headcount.broker import nats_probe
 from headcount.broker.core import Broker
 from headcount.messages.topics import FIX_TOPIC, INTERNAL, KINDS, STATUS_TOPIC, partition_of
-from headcount.messaging.streams import purge_retained
+from headcount.messaging.retained_topics import purge_retained
 from nats_fixture import PASSWORD, internal_client, running_broker
 from waiting import until
 

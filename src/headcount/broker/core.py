@@ -16,8 +16,9 @@ from headcount.broker.nats_process import READY_S, NatsServer
 from headcount.broker.refusals import PUBLISH_INTERVAL_S
 from headcount.errors import DataFolderError, LogError
 from headcount.messages.topics import INTERNAL
+from headcount.messaging.retained_topics import purge_retained
 from headcount.messaging.stream_files import CONTENT, damaged_streams
-from headcount.messaging.streams import MQTT_SESSIONS, STORE_BYTES, ensure_streams, purge_retained
+from headcount.messaging.streams import MQTT_SESSIONS, STORE_BYTES, ensure_streams
 from headcount.runtime.processes import ChildProcess
 from headcount.runtime.supervisor import STOP_S
 from headcount.runtime.tasks import background

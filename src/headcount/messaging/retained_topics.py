@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+import msgspec
+
+from headcount.messages.topics import FOREIGN_SUBJECTS
 from headcount.messaging import jetstream
 from headcount.messaging.connection import Connection
 from headcount.messaging.streams import MQTT_RETAINED
 
 _ANSWER_S = 5.0
+#: Subjects on which devices publish: their retained messages serve no purpose and may hold positions.
+_DEVICE_SUBJECTS = ("fix.>", "headcount.*.*.*.*", *FOREIGN_SUBJECTS)
 
 
 async def remove_topics(connection: Connection, pattern: str, unwanted: Callable[[str], bool]) -> int:
@@ -29,3 +34,24 @@ async def remove_topics(connection: Connection, pattern: str, unwanted: Callable
         body = {"filter": subject}
         await jetstream.request(connection, f"STREAM.PURGE.{MQTT_RETAINED}", body, timeout_s=_ANSWER_S)
     return len(found)
+
+
+async def purge_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> int:
+    """Remove messages of devices from the retained ones, and return their number. To be called often.
+
+    OwnTracks publishes every position as retained. The server would keep each device's last one forever;
+    with this it is gone in seconds, and raw positions are only in the log.
+
+    Args:
+        request: sends a request to the server with all rights: (subject, payload) to the answer.
+
+    Raises:
+        LogError: the server refuses.
+    """
+    purged = 0
+    for subject in _DEVICE_SUBJECTS:
+        body = msgspec.json.encode({"filter": f"$MQTT.rmsgs.{subject}"})
+        answer = await request("$JS.API.STREAM.PURGE.$MQTT_rmsgs", body)
+        jetstream.check_answer("STREAM.PURGE", answer)
+        purged += msgspec.json.decode(answer)["purged"]
+    return purged

@@ -39,8 +39,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from headcount.errors import (
     LogError,
     LogTimeoutError,
@@ -295,31 +293,6 @@ MQTT_STREAMS: tuple[dict[str, Any], ...] = (
     _in_memory(MQTT_RETAINED, "$MQTT.rmsgs.>", 64 * MIB, max_msgs_per_subject=1, discard="new"),
     _in_memory(MQTT_SESSIONS, "$MQTT.sess.>", 128 * MIB, max_msgs_per_subject=1, allow_direct=True),
 )
-
-
-#: Subjects on which devices publish: their retained messages serve no purpose and may hold positions.
-_DEVICE_SUBJECTS = ("fix.>", "headcount.*.*.*.*", *FOREIGN_SUBJECTS)
-
-
-async def purge_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> int:
-    """Remove messages of devices from the retained ones, and return their number. To be called often.
-
-    OwnTracks publishes every position as retained. The server would keep each device's last one forever;
-    with this it is gone in seconds, and raw positions are only in the log.
-
-    Args:
-        request: sends a request to the server with all rights: (subject, payload) to the answer.
-
-    Raises:
-        LogError: the server refuses.
-    """
-    purged = 0
-    for subject in _DEVICE_SUBJECTS:
-        body = msgspec.json.encode({"filter": f"$MQTT.rmsgs.{subject}"})
-        answer = await request("$JS.API.STREAM.PURGE.$MQTT_rmsgs", body)
-        jetstream.check_answer("STREAM.PURGE", answer)
-        purged += msgspec.json.decode(answer)["purged"]
-    return purged
 
 
 async def _unless_overtaken(work: Callable[[], Awaitable[None]]) -> None:
