@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from headcount.runtime.ports import free_ports
 from history_batches import batch, random_rows, segment_files, write
-from system.running import UL, Up, headcount
+from system.running import PORTS, UL, Up, headcount
 
 DEVICES = 60
 
@@ -88,7 +89,8 @@ def test_a_damaged_registry_is_named_and_refused(data: Path, damage: Callable[[P
     assert code == 1
     assert f"the registry of devices (KV_DEVICE): {block} holds no message at byte" in output
     assert "restore `jetstream` from a backup" in output
-    started = headcount("up", "--site", UL, "--data", data, "--partitions", "4", cwd=data.parent)
+    ports = [f"--{name}-port={port}" for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)]
+    started = headcount("up", "--site", UL, "--data", data, "--partitions", "4", *ports, cwd=data.parent)
     assert started.returncode == 2
     assert f"the registry of devices (KV_DEVICE) is damaged: {block}" in started.stderr
     assert "Restore the folder `jetstream` from a backup" in started.stderr

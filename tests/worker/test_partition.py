@@ -296,7 +296,7 @@ def test_each_of_several_sites_equals_the_oracle(seed: int) -> None:
     heard.add(partition, partition.work())
     for site in found:
         own, name = heard.of[site.site_id], site.site_id
-        begins_s, ends_s = site.begins_tick * TICK_S, site.ends_tick * TICK_S
+        begins_s, ends_s = (tick * TICK_NS / 1e9 for tick in (site.begins_tick, site.ends_tick))
         assert all(at > begins_s for at in own.counts | own.recorded)
         if site.ends_tick * TICK_NS <= log[-1][2] - 1_000:
             last = max(own.counts | own.recorded)
