@@ -75,6 +75,8 @@ describe("parseHistory", () => {
       from: row.at,
       to: row.at,
       step_s: 10,
+      version: null,
+      corrected: null,
       rows: [row],
     });
     expect(parsed).toEqual({
