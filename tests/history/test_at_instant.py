@@ -127,7 +127,8 @@ def close(found: list[StoredFix], expected: dict[str, tuple[float, float]]) -> N
 def instants(rows: Sequence[Row], rng: random.Random) -> list[float]:
     """Instants around fixes, and any others."""
     chosen = rng.choice(rows).t
-    return [chosen, chosen + 0.001, chosen + 30.0, chosen + 900.0, round(NOON + rng.random() * 5 * 3600, 3)]
+    delays = (0.0, 0.001, 30.0, 900.0)
+    return [*(round(chosen + delay, 3) for delay in delays), round(NOON + rng.random() * 5 * 3600, 3)]
 
 
 @settings(max_examples=15)

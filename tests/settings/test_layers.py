@@ -28,6 +28,8 @@ VALID: dict[str, Any] = {
     "embed_origins": "https://page.example",
     "oidc_issuer": "https://id.example",
     "peers": "one-node",
+    "history": "s3://bucket/headcount",
+    "retain": "fixes=6h,minutes=30d",
     "scale.mounts": "shared:/shared:ro",
     "proxy.unlimited": "10.0.0.0/8,fd00::/8",
     "scale.min_brokers": 2,

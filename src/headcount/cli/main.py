@@ -30,8 +30,10 @@ _COMMANDS = {
         "ca": Entry("ca:ca", "Issue certificates for devices and servers."),
         "audit": Entry("audit:audit", "List or verify the audit log."),
         "doctor": Entry("doctor:doctor", "Check a data folder for damage."),
-        "cost": Entry("cost:cost", "Estimate what it costs to keep data longer, with your prices."),
-        "retention": Entry("retention:retention", "Report the age of stored data."),
+        "cost": Entry("cost:cost", "Estimate what it costs to keep data for 7, 30 and 365 days."),
+        "retention": Entry(
+            "retention:retention", "Report the age of stored data, and keep rows under legal holds."
+        ),
     },
     "Analyse the history": {
         "export": Entry("export:export", "Write stored fixes to a file for other programs."),
