@@ -97,9 +97,7 @@ class DevicePositions:
         )
 
 
-def positions(
-    rows: FixRows, exits: Exits, at_us: int, rules: PresenceRules, *, is_lenient: bool = False
-) -> DevicePositions:
+def positions(rows: FixRows, exits: Exits, at_us: int, rules: PresenceRules) -> DevicePositions:
     """The positions of all present devices at an instant, in the order of kind and pseudonym.
 
     Args:
@@ -108,16 +106,33 @@ def positions(
         exits: from the site, in the same time.
         at_us: the instant, Unix microseconds.
         rules: of the version of the site that was in effect.
-        is_lenient: devices with a position may have inaccurate fixes that are not among the rows.
     """
-    parts = [
-        _of_kind(rows.take(rows.kind == kind), exits, at_us, kind, rules, is_lenient)
-        for kind in range(len(KINDS))
-    ]
+    parts = [_of_kind(rows.take(rows.kind == kind), exits, at_us, kind, rules) for kind in range(len(KINDS))]
     return DevicePositions(
         joined([part.fixes for part in parts]),
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("lat", "lon", "is_between")),
     )
+
+
+def deciding(rows: FixRows, at_us: int, least: int, most: int) -> I8:
+    """The rows of a span that may decide where a device was at an instant, as indices.
+
+    Of neighbouring rows of a device in the order of time these are the last ones up to the instant and the
+    first one after it. In a segment all rows of a device in a cell are neighbours.
+    """
+    is_wanted = (rows.t_us >= least) & (rows.t_us <= most)
+    is_wanted &= (rows.verdict == ACCEPTED) | (rows.verdict == INACCURATE)
+    index = np.flatnonzero(is_wanted)
+    t_us, device, kind = rows.t_us[index], rows.device[index], rows.kind[index]
+    run = np.zeros(len(index), np.int64)
+    np.cumsum((device[1:] != device[:-1]) | (t_us[1:] <= t_us[:-1]) | (kind[1:] != kind[:-1]), out=run[1:])
+    past, accepted = t_us <= at_us, rows.verdict[index] == ACCEPTED
+    last, used, following = (np.flatnonzero(each) for each in (past & accepted, past, ~past & accepted))
+    kept: B1 = np.zeros(len(index), np.bool_)
+    for each in (last, used):
+        kept[each[np.append(run[each[1:]] != run[each[:-1]], True)[: len(each)]]] = True
+    kept[following[np.append(True, run[following[1:]] != run[following[:-1]])[: len(following)]]] = True
+    return index[kept]
 
 
 def without_position(rows: FixRows, at_us: int) -> U8:
@@ -127,9 +142,7 @@ def without_position(rows: FixRows, at_us: int) -> U8:
     return np.setdiff1d(past.device[past.verdict == INACCURATE], past.device[is_accepted])
 
 
-def _of_kind(
-    rows: FixRows, exits: Exits, at_us: int, kind: int, rules: PresenceRules, is_lenient: bool
-) -> DevicePositions:
+def _of_kind(rows: FixRows, exits: Exits, at_us: int, kind: int, rules: PresenceRules) -> DevicePositions:
     is_used = (rows.verdict == ACCEPTED) | (rows.verdict == INACCURATE)
     # pseudonyms change at midnight UTC: a position of the day before may be that of any device
     is_used &= rows.t_us // DAY_US == at_us // DAY_US
@@ -145,8 +158,6 @@ def _of_kind(
     silence_us = at_us - used.t_us[np.searchsorted(used.device, last.device)]
     hold_us = rules.hold_us(kind, last, age_us)
     max_age_us = rules.site.max_position_age_s * 1e6
-    if is_lenient:
-        silence_us = np.zeros_like(silence_us)
     oldest_us = np.where(silence_us < age_us, np.maximum(hold_us, max_age_us), hold_us)
     of_kind = exits.kind == kind
     left_us = _newest(last.device, exits.device[of_kind], exits.t_us[of_kind], at_us)

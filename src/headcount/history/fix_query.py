@@ -9,14 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headcount.counting.fix_columns import F8, U8
+from headcount.counting.fix_columns import B1, F8, U8
 from headcount.history.at_instant import (
+    ACCEPTED,
     DAY_US,
     MAX_GAP_S,
     MAX_GAP_US,
     DevicePositions,
     Exits,
     PresenceRules,
+    deciding,
     positions,
     without_position,
 )
@@ -36,6 +38,9 @@ from headcount.history.manifest import Segment
 from headcount.history.query_areas import EVERYWHERE, Area, Centre
 from headcount.history.reader import HistoryView, Ranges, RowPart
 from headcount.messages.topics import KINDS, Kind
+
+#: The columns that decide about positions at an instant.
+_DECIDING = tuple(name for name in COLUMNS if name != "partition")
 
 
 class FixQuery:
@@ -93,28 +98,44 @@ class FixQuery:
         recent, base, coarse, longest = (
             max(at_us // DAY_US * DAY_US, at_us - round(age_s * 1e6)) for age_s in ages_s
         )
-        rows = self._all(EVERYWHERE, recent, at_us + MAX_GAP_US)
-        long_holds = (Area(rules.long_boxes()), longest, base - 1)
+        rows = self._deciding(EVERYWHERE, at_us, recent, at_us + MAX_GAP_US)
+        boxes = rules.long_boxes()
         if area.is_narrow:
             # of older fixes, only those of devices matter whose last one may be in the area
-            older = joined([rows, self._all(area, min(coarse, longest), recent - 1)])
-            last = positions(older, exits, at_us, rules, is_lenient=True).fixes
-            devices = np.unique(last.device[last.t_us < recent])
+            usual = min(base, coarse)
+            older = [self._deciding(area, at_us, usual, recent - 1)]
+            if (parks := area.within(boxes)) is not None:
+                older.append(self._deciding(parks, at_us, longest, usual - 1))
+            devices = _unplaced(rows, joined(older), at_us)
             some = FixQuery(self._view, self._site, self._kinds, devices)
-            spans = [(EVERYWHERE, min(base, coarse), recent - 1), long_holds] if len(devices) else []
-            rows = joined([rows, *(some._all(*span) for span in spans)])
+            spans = [(EVERYWHERE, usual, recent - 1), (Area(boxes), longest, base - 1)]
+            rest = [some._deciding(where, at_us, *span) for where, *span in spans if len(devices)]
         else:
-            rows = joined([rows, self._all(EVERYWHERE, base, recent - 1)])
+            rows = joined([rows, self._deciding(EVERYWHERE, at_us, base, recent - 1)])
             # older fixes matter for members of zones with long holds, and where only inaccurate ones came since
             devices = without_position(rows, at_us)
             some = FixQuery(self._view, self._site, self._kinds, devices)
-            older = some._all(EVERYWHERE, coarse, base - 1) if len(devices) else nothing()
-            rows = joined([rows, older, self._all(*long_holds)])
-        found = positions(rows, exits, at_us, rules)
+            rest = [some._deciding(EVERYWHERE, at_us, coarse, base - 1)] if len(devices) else []
+            rest.append(self._deciding(Area(boxes), at_us, longest, base - 1))
+        found = positions(joined([rows, *rest]), exits, at_us, rules)
         return found.take(area.holds(found.lat, found.lon))
 
-    def _all(self, area: Area, least: int, most: int) -> FixRows:
-        return joined([nothing(), *(self.each(area, least, most) if least <= most else ())])
+    def _deciding(self, area: Area, at_us: int, least: int, most: int) -> FixRows:
+        """Of the fixes in an area and a span, those that may decide about positions at an instant."""
+        if least > most:
+            return nothing()
+
+        def take(part: RowPart) -> FixRows:
+            rows = rows_of(table := part.read(_DECIDING), table)
+            rows = rows.take(deciding(rows, at_us, least, most))
+            wanted = (
+                area.holds(rows.lat, rows.lon) if area is not EVERYWHERE else np.ones(len(rows), np.bool_)
+            )
+            return rows.take(self._is_wanted(rows, wanted))
+
+        waiting = self._view.waiting("fixes", take, self._site)
+        segments = self._segments(area, least, most)
+        return joined([nothing(), *waiting, *self._parts(segments, area, least, most, take)])
 
     def _exits(self, from_s: float, to_s: float) -> Exits:
         columns = ["zone", "type", "device", "kind", "t"]
@@ -134,10 +155,19 @@ class FixQuery:
     def _read(
         self, segments: Sequence[Segment], area: Area, least: int, most: int, after: Key | None = None
     ) -> Iterator[FixRows]:
+        yield from self._parts(segments, area, least, most, self._taking(area, least, most, after))
+
+    def _parts(
+        self,
+        segments: Sequence[Segment],
+        area: Area,
+        least: int,
+        most: int,
+        take: Callable[[RowPart], FixRows],
+    ) -> Iterator[FixRows]:
         ranges: list[Ranges] = [{"t": (least, most), **each} for each in area.ranges()]
         names = None if self._devices is None else [f"{device:016x}" for device in self._devices.tolist()]
-        take = self._taking(area, least, most, after)
-        yield from self._view.each(segments, take, ranges, self._site, names)
+        return self._view.each(segments, take, ranges, self._site, names)
 
     def _merged(self, parts: list[FixRows], limit: int) -> FixRows:
         return joined(parts).newest_first(is_one_device=self._devices is not None).take(slice(limit))
@@ -164,16 +194,28 @@ class FixQuery:
             if not wanted.any():
                 return nothing()
             rows = rows_of(first, part.read(COLUMNS[3:]))
-            wanted &= np.isin(rows.kind, [KINDS.index(kind) for kind in self._kinds])
-            if self._devices is not None:
-                wanted &= np.isin(rows.device, self._devices)
-            if self._verdict is not None:
-                wanted &= rows.verdict == self._verdict
+            wanted = self._is_wanted(rows, wanted)
             if after is not None:
                 wanted &= rows.after(after)
             return rows.take(wanted)
 
         return take
+
+    def _is_wanted(self, rows: FixRows, wanted: B1) -> B1:
+        """Which of the wanted rows are of the query's kinds, devices and verdict."""
+        if len(self._kinds) < len(KINDS):
+            wanted = wanted & np.isin(rows.kind, [KINDS.index(kind) for kind in self._kinds])
+        if self._devices is not None:
+            wanted = wanted & np.isin(rows.device, self._devices)
+        if self._verdict is not None:
+            wanted = wanted & (rows.verdict == self._verdict)
+        return wanted
+
+
+def _unplaced(rows: FixRows, older: FixRows, at_us: int) -> U8:
+    """The devices with older accepted fixes, and without any among `rows` up to an instant."""
+    placed = rows.device[(rows.t_us <= at_us) & (rows.verdict == ACCEPTED)]
+    return np.setdiff1d(older.device[older.verdict == ACCEPTED], placed)
 
 
 def _nearest(centre: Centre, parts: list[FixRows], k: int) -> tuple[FixRows, F8]:

@@ -87,7 +87,11 @@ def nothing() -> FixRows:
 
 
 def rows_of(first: pa.Table, table: pa.Table) -> FixRows:
-    """The columns COLUMNS of the data set `fixes`, the first three from a table of their own."""
+    """The columns COLUMNS of the data set `fixes`, the first three from a table of their own.
+
+    Without a column `partition`, that is 0.
+    """
+    has_partition = "partition" in table.column_names
     return FixRows(
         ticks(first["t"]),
         steps(first["lat"]),
@@ -96,7 +100,9 @@ def rows_of(first: pa.Table, table: pa.Table) -> FixRows:
         codes(table["kind"], KINDS),
         codes(table["verdict"], VERDICTS),
         np.asarray(table["acc"].to_numpy(), np.float32),
-        np.asarray(table["partition"].to_numpy(), np.int64),
+        np.asarray(table["partition"].to_numpy(), np.int64)
+        if has_partition
+        else np.zeros(len(table), np.int64),
         np.asarray(table["seq"].to_numpy(), np.int64),
     )
 

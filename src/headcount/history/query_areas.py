@@ -83,6 +83,16 @@ class Area:
         """The boxes of the area, or everywhere."""
         return EVERYWHERE if self.is_disjoint else Area(self.boxes)
 
+    def within(self, boxes: Sequence[Box]) -> Area | None:
+        """The part of the area in some boxes; None if there is none. Not for an area of all others."""
+        parts = [
+            (max(one[0], two[0]), max(one[1], two[1]), min(one[2], two[2]), min(one[3], two[3]))
+            for one in self.boxes
+            for two in boxes
+        ]
+        common = tuple(part for part in parts if part[0] <= part[2] and part[1] <= part[3])
+        return replace(self, boxes=common) if common else None
+
     def outside(self) -> Area:
         """All other positions."""
         return replace(self, is_disjoint=not self.is_disjoint)
