@@ -40,6 +40,7 @@ _SERVICE_ERRORS = (
     errors.DeviceError,
     errors.AccessError,
     errors.DataFolderError,
+    errors.StoreError,
     errors.QueryError,
     errors.TooManyQueriesError,
     errors.NoAnswerError,
@@ -105,7 +106,7 @@ def problem_of(error: Exception) -> ProblemError:
         case errors.NoAnswerError():
             detail = f"{error}. {problems.NO_ANSWER.meaning}"
             return ProblemError(problems.NO_ANSWER, detail, headers=_RETRY)
-        case errors.DataFolderError():
+        case errors.DataFolderError() | errors.StoreError():
             return ProblemError(problems.UNREADABLE, problems.UNREADABLE.meaning)
         case _:
             return ProblemError(problems.LOG_AWAY, problems.LOG_AWAY.meaning, headers=_RETRY)
@@ -162,7 +163,7 @@ def _route(request: Request) -> str:
 
 
 async def _from_service(request: Request, error: Exception) -> Response:
-    if isinstance(error, (errors.LogError, errors.DataFolderError)):
+    if isinstance(error, (errors.LogError, errors.DataFolderError, errors.StoreError)):
         _log.warning("%s %s: %s", request.method, _route(request), error)
     return await _from_problem(request, problem_of(error))
 

@@ -51,7 +51,7 @@ class ApiState:
         self.live = LiveSites(
             self.sites,
             settings.partitions,
-            lambda site: public_counts(settings, site, self.history.has_counts),
+            lambda site: public_counts(settings, site, self.history.may_have_counts),
         )
         self.metrics = Metrics(self.live)
         self.core = CoreConnection(settings, connection, self.sites, self.live, self.metrics.take)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from headcount.errors import ReplacedError, TooManyQueriesError
+from headcount.errors import ReplacedError, StoreError, TooManyQueriesError
 from headcount.history.manifest import Manifest
 from headcount.history.reader import HistoryView, SegmentReader
 from headcount.history.tail import WaitingMessages, tables
 from headcount.services.history_tail import HistoryTail
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 #: Erasures that may replace segments under a query, one after the other.
@@ -55,9 +58,13 @@ class HistoryQueries:
         future.add_done_callback(self._done)  # also if no caller awaits the result any more
         return await asyncio.shield(future)
 
-    def has_counts(self) -> bool:
-        """Return whether counts are stored."""
-        return any(each.dataset == "counts" for each in self.reader.view().manifest.segments)
+    def may_have_counts(self) -> bool:
+        """Return whether counts are stored, or the history cannot be read now."""
+        try:
+            return any(each.dataset == "counts" for each in self.reader.view().manifest.segments)
+        except StoreError as error:
+            _log.warning("continuing without the history: %s", error)
+            return True
 
     def close(self) -> None:
         """Cancel waiting queries; running ones are abandoned."""
