@@ -53,7 +53,7 @@ class AreaRequest(OpenSchema):
     """A GeoJSON Polygon or MultiPolygon, or a Feature with one."""
 
     type: Literal["Polygon", "MultiPolygon", "Feature"]
-    coordinates: list[Any] | None = Field(None, description="Of a geometry.")
+    coordinates: list[list[Any]] | None = Field(None, description="Of a geometry.")
     geometry: dict[str, Any] | None = Field(None, description="Of a Feature.")
 
 
