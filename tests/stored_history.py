@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from headcount.history.buffer import StoredColumns
 from headcount.history.catalog import Catalog
+from headcount.history.compaction import CLOSED_S, compact
 from headcount.history.hours import HOUR_S
 from headcount.history.objects import FolderStore
 from headcount.history.reader import HistoryView, SegmentReader
@@ -64,7 +66,7 @@ def stored(
     others: Sequence[Row] = (),
     segments: int = 4,
 ) -> HistoryView:
-    """A view of rows that are spread over segments and rows that wait, some in both.
+    """A view of rows that are spread over segments, compacted or not, and rows that wait, some in both.
 
     Args:
         folder: for the segments.
@@ -77,7 +79,8 @@ def stored(
     catalog = Catalog(FolderStore(folder))
     groups: dict[tuple[float, int], list[tuple[Row, str]]] = {}
     waiting = []
-    for row, site in [*((row, "ul") for row in rows), *((row, "north") for row in others)]:
+    everything = [*((row, "ul") for row in rows), *((row, "north") for row in others)]
+    for row, site in everything:
         place = rng.randrange(segments + 1)
         if place == segments or rng.random() < 0.1:
             waiting.append((row, site))
@@ -99,6 +102,8 @@ def stored(
             ),
         )
         catalog.commit(lambda before, segment=segment: before.with_segments(segment))  # type: ignore[misc]
+    if rng.random() < 0.5:
+        compact(catalog, max((row.received for row, _ in everything), default=0.0) + HOUR_S + CLOSED_S)
     tail = {}
     if waiting:
         tail["fixes"] = pa.concat_tables(
@@ -106,4 +111,5 @@ def stored(
         )
     if exits:
         tail["events"] = exits_table(exits)
-    return HistoryView(SegmentReader(FolderStore(folder)), catalog.manifest(), tail)
+    reader = SegmentReader(FolderStore(folder))
+    return HistoryView(reader, catalog.manifest(), tail, ends_s=math.inf)
