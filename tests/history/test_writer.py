@@ -315,12 +315,16 @@ async def test_killed_writers_cost_no_row(tmp_path: Path, store: ObjectStore) ->
     assert_all_once(store, rows)
 
 
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
 async def test_two_writers_store_each_row_once(tmp_path: Path, store: ObjectStore) -> None:
     """Two writers divide the partitions; when one ends, the other has all of them."""
     rows, batches = sent(7)
     half = len(batches) // 2
     async with open_broker(tmp_path / "broker") as broker, writing(broker, store) as (client, one):
+        await until(lambda: one.share, "the share of the only writer")
+        whole = one.share
         async with writing(broker, store) as (_, other):
+            await until(lambda: other.share and one.share + other.share == whole, "a share for each")
             await publish(client, *batches[:half])
             await until(lambda: one.fixes and other.fixes, "both have stored rows")
         await publish(client, *batches[half:])
@@ -340,7 +344,8 @@ async def test_writers_that_claim_the_same_partitions_store_each_row_once(
         writing(broker, store, 0.01) as (client, one),
         writing(broker, store, 0.01) as (_, other),
     ):
-        await publish(client, *batches, pause_s=0.01)
+        await until(lambda: one.share == other.share > 0, "a share for each")
+        await publish(client, *batches, pause_s=0.05)
         await until_stored(client)
     assert_all_once(store, rows)
     assert one.fixes + other.fixes == sum(map(len, rows))

@@ -38,8 +38,9 @@ Clock = Callable[[], float]
 
 @dataclass(slots=True)
 class HistoryWriterStats:
-    """Totals of the writer since its start, for metrics and tests."""
+    """The writer's share, and totals since its start, for metrics and tests."""
 
+    share: int = 0  # partitions on which it works now; the events are one of them
     fixes: int = 0
     events: int = 0
     repeated: int = 0  # fixes dropped as repeated

@@ -175,6 +175,7 @@ async def _join(intake: Intake, members: Members, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             intake.share = await members.share()
+            intake.stats.share = len(intake.share)
         except LogError as error:  # it keeps its share
             log.debug("no heartbeat of the history writer: %s", error)
         await wait_any(stop, timeout_s=HEARTBEAT_INTERVAL_S)
