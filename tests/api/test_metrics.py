@@ -103,6 +103,30 @@ def test_silent_workers_are_forgotten_but_not_their_work() -> None:
     assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 6
 
 
+def test_reports_of_history_writers_are_summed() -> None:
+    """Rows and flushes are added, the lag is that of the writers that still report."""
+    it = Worker()
+
+    def report(writer: str, **numbers: Any) -> None:
+        body = {"writer": writer, **numbers}
+        it.metrics.take(f"metrics.history.{writer}", json.dumps(body).encode())
+
+    report("h1", rows={"fixes": 5, "events": 2, "other": 9}, flushes={"stored": 1, "overtaken": 1}, lag=3)
+    it.now += WORKER_TIMEOUT_S + 1
+    report("h2", rows={"fixes": 7}, flushes={"stored": 2}, refused=1, damaged=2, lag=4, segments=12)
+    found = it.read()
+    assert value(found, "headcount_history_rows_total", dataset="fixes") == 12
+    assert value(found, "headcount_history_rows_total", dataset="events") == 2
+    assert value(found, "headcount_history_flushes_total", result="stored") == 3
+    assert value(found, "headcount_history_flushes_total", result="overtaken") == 1
+    assert value(found, "headcount_history_refused_messages_total") == 1
+    assert value(found, "headcount_history_damaged_segments_total") == 2
+    assert value(found, "headcount_history_lag_messages") == 4
+    assert value(found, "headcount_history_writers") == 1
+    assert value(found, "headcount_history_segments") == 12
+    assert not [name for name, labels in found if ("dataset", "other") in labels]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50)), max_size=40))
 def test_sums_never_fall(reports: list[tuple[str, int]]) -> None:
     """For any reports, also after restarts, a sum grows by what each added since its last report."""

@@ -31,6 +31,7 @@ from headcount.history.row_erasure import ErasedRows, erase_rows
 from headcount.history.writer import run
 from headcount.messages.counts import Event
 from headcount.messages.history import EraseReply, EraseRequest, HistoryBatch
+from headcount.messages.reports import HistoryReport
 from headcount.messages.topics import (
     EVENT_STREAM,
     HISTORY_ERASE_SUBJECT,
@@ -315,18 +316,24 @@ async def test_killed_writers_cost_no_row(tmp_path: Path, store: ObjectStore) ->
     assert_all_once(store, rows)
 
 
-@pytest.mark.parametrize("store", ["folder"], indirect=True)
 async def test_two_writers_store_each_row_once(tmp_path: Path, store: ObjectStore) -> None:
     """Two writers divide the partitions; when one ends, the other has all of them."""
     rows, batches = sent(7)
     half = len(batches) // 2
     async with open_broker(tmp_path / "broker") as broker, writing(broker, store) as (client, one):
+        reports = await client.subscribe("metrics.history.*")
         await until(lambda: one.share, "the share of the only writer")
         whole = one.share
         async with writing(broker, store) as (_, other):
             await until(lambda: other.share and one.share + other.share == whole, "a share for each")
+            assert abs(one.share - other.share) <= 1
             await publish(client, *batches[:half])
             await until(lambda: one.fixes and other.fixes, "both have stored rows")
+            seen: set[str] = set()
+            while len(seen) < 2:
+                report = msgspec.json.decode((await reports.next_msg(30)).data, type=HistoryReport)
+                if report.rows["fixes"] and report.segments:
+                    seen.add(report.writer)
         await publish(client, *batches[half:])
         await until_stored(client)
     assert_all_once(store, rows)

@@ -19,7 +19,13 @@ from headcount.api.live_sites import LiveSites
 from headcount.errors import LogError
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
-from headcount.messages.reports import AdapterReport, LatencyHistogram, RefusalReport, WorkerReport
+from headcount.messages.reports import (
+    AdapterReport,
+    HistoryReport,
+    LatencyHistogram,
+    RefusalReport,
+    WorkerReport,
+)
 from headcount.messages.topics import KINDS
 from headcount.messages.units import ScalingState
 from headcount.messaging.connection import Endpoint, connected_once
@@ -39,9 +45,12 @@ _KINDS = (*KINDS, "unknown")
 ADAPTER_COUNTERS = {"translated": "format", "rejected": "reason", "ignored": "reason"}
 _worker_report = msgspec.json.Decoder(WorkerReport)
 _adapter_report = msgspec.json.Decoder(AdapterReport)
+_history_report = msgspec.json.Decoder(HistoryReport)
 _refusal_report = msgspec.json.Decoder(RefusalReport)
 _scaling_state = msgspec.json.Decoder(ScalingState)
 Key = tuple[str, ...]
+_DATASETS = {"fixes", "counts", "events"}
+_FLUSHES = {"stored", "overtaken"}
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +97,9 @@ class Metrics:
         self._latency = MonotonicSums()
         self._adapters = MonotonicSums()
         self._refusals = MonotonicSums()
+        self._history = MonotonicSums()
         self._reports: dict[str, tuple[float, WorkerReport]] = {}
+        self._writers: dict[str, tuple[float, HistoryReport]] = {}
         self._scaling: tuple[float, ScalingState] | None = None
         self._decided: dict[Key, float] = {}
         self.requests = Counter(
@@ -110,6 +121,8 @@ class Metrics:
                 self._take_count(_worker_report.decode(payload))
             elif subject.startswith("metrics.adapters."):
                 self._take_adapters(_adapter_report.decode(payload))
+            elif subject.startswith("metrics.history."):
+                self._take_history(_history_report.decode(payload))
             elif subject.startswith("metrics.refusals."):
                 self._take_refusals(_refusal_report.decode(payload))
             elif subject.startswith("metrics.scale."):
@@ -130,6 +143,7 @@ class Metrics:
         yield from self._collect_counts()
         yield from self._collect_zones()
         yield from self._collect_scaling()
+        yield from self._collect_history()
         yield _counter(
             "headcount_rejected_messages",
             "Internal messages that the API could not decode.",
@@ -152,6 +166,18 @@ class Metrics:
         self._reports.pop(report.worker, None)
         self._reports[report.worker] = (self._clock(), report)
         self._drop_old_reports()
+
+    def _take_history(self, report: HistoryReport) -> None:
+        numbers: dict[Key, float] = {
+            ("rows", name): n for name, n in report.rows.items() if name in _DATASETS
+        }
+        numbers |= {("flushes", name): n for name, n in report.flushes.items() if name in _FLUSHES}
+        numbers |= {("refused",): report.refused, ("damaged",): report.damaged}
+        self._history.take(report.writer, numbers)
+        self._writers.pop(report.writer, None)
+        self._writers[report.writer] = (self._clock(), report)
+        while len(self._writers) > MAX_WORKERS:
+            del self._writers[next(iter(self._writers))]
 
     def _take_refusals(self, report: RefusalReport) -> None:
         numbers = sorted(report.counts.items())[:MAX_REFUSALS]
@@ -181,6 +207,23 @@ class Metrics:
             del self._reports[worker]
         while len(self._reports) > MAX_WORKERS:
             del self._reports[next(iter(self._reports))]
+
+    def _collect_history(self) -> Iterator[Metric]:
+        now = self._clock()
+        reports = [report for at, report in self._writers.values() if now - at <= WORKER_TIMEOUT_S]
+        totals = self._history.totals
+        for what, label, name, text in (
+            ("rows", ("dataset",), "headcount_history_rows", "Rows stored in the history."),
+            ("flushes", ("result",), "headcount_history_flushes", "Flushes of history writers."),
+            ("refused", (), "headcount_history_refused_messages", "Messages that could not be stored."),
+            ("damaged", (), "headcount_history_damaged_segments", "Segments that were set aside."),
+        ):
+            yield _counter(name, text, label, {key[1:]: n for key, n in totals.items() if key[0] == what})
+        lag = sum(report.lag for report in reports)
+        yield _gauge("headcount_history_lag_messages", "Messages that are not stored yet.", lag)
+        yield _gauge("headcount_history_writers", "Writers that reported in the last minute.", len(reports))
+        segments = reports[-1].segments if reports else None
+        yield _gauge("headcount_history_segments", "Segments in the manifest.", segments)
 
     def _collect_workers(self) -> Iterator[Metric]:
         self._drop_old_reports()

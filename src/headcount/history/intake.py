@@ -48,6 +48,7 @@ class HistoryWriterStats:
     flushes: int = 0
     segments: int = 0
     bytes: int = 0
+    counts: int = 0
     overtaken: int = 0  # flushes that another writer had stored
     reopened: int = 0  # times a consumer was created again
     erased: int = 0  # rows removed by erase requests
@@ -80,6 +81,8 @@ class Intake:
     roomy: asyncio.Event = field(default_factory=asyncio.Event)
     stored: asyncio.Event = field(default_factory=asyncio.Event)
     disk: asyncio.Lock = field(default_factory=asyncio.Lock)
+    unread: int = 0  # messages of HISTORY, as of the last one
+    segments: int = 0  # in the manifest
     #: Messages of HISTORY by partition that wait with their rows, and those whose rows are stored.
     waiting: dict[int, list[int]] = field(default_factory=dict)
     removable: list[int] = field(default_factory=list)
@@ -161,6 +164,7 @@ class Intake:
                 log.warning("skipped an unusable batch for the history: %s", error)
         if not message.pending:
             self.unchecked.clear()
+        self.unread = message.pending
         self.stats.repeated = self.rows.repeated
         self.check_room()
 
@@ -183,6 +187,11 @@ class Intake:
         if self.rows.rows >= 2 * FLUSH_ROWS or messages >= 2 * FLUSH_MESSAGES:
             self.roomy.clear()
 
+    @property
+    def lag(self) -> int:
+        """The number of messages that are not stored yet."""
+        return self.unread + self.rows.messages + len(self.events)
+
     # --- from memory into the store -------------------------------------------------------------------
     async def flush(self) -> None:
         """Store all rows and events in memory."""
@@ -196,7 +205,7 @@ class Intake:
             if rows is None and events is None:
                 return
             try:
-                segments = await asyncio.to_thread(store, self.catalog, self.stream, rows, events)
+                segments, manifest = await asyncio.to_thread(store, self.catalog, self.stream, rows, events)
             except StoreError as error:
                 self.drop(rows.before if rows is not None else ())
                 if events is not None:
@@ -205,15 +214,17 @@ class Intake:
                     raise
                 self.stats.overtaken += 1
                 return
+            self.segments = len(manifest.segments)
             self.stats.flushes += 1
             self.stats.segments += len(segments)
             self.stats.bytes += sum(segment.bytes for segment in segments)
             if rows is not None:
                 self.rows.confirm(rows)
-                self.stats.fixes += 0 if rows.fixes is None else len(rows.fixes["seq"])
             if events is not None:
                 self.events.confirm(events)
-                self.stats.events += sum(each.rows for each in segments if each.dataset == "events")
+            for segment in segments:
+                total = getattr(self.stats, segment.dataset) + segment.rows
+                setattr(self.stats, segment.dataset, total)
             self.removable += [seq for sequences in waiting.values() for seq in sequences]
         self.stored.set()
 

@@ -12,7 +12,7 @@ import secrets
 
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
-from headcount.messaging.rendezvous import share
+from headcount.messaging.rendezvous import divide, rooms
 from headcount.messaging.streams import UNIT_BUCKET
 from headcount.messaging.units import UNIT_TIMEOUT_S, UNIT_TTL_S
 
@@ -44,7 +44,8 @@ class Members:
             if now_s - entry.stored_s <= UNIT_TIMEOUT_S
         }
         self.place = (sum(name < self.name for name in alive), max(len(alive), 1))
-        return share(self._items, alive, self.name)
+        owners = divide(self._items, rooms(len(self._items), sorted(alive | {self.name})))
+        return {item for item, owner in owners.items() if owner == self.name}
 
     async def leave(self) -> None:
         """Remove this writer, so that the others do not wait for its heartbeat."""

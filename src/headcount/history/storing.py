@@ -27,7 +27,9 @@ from headcount.messaging.jetstream import StreamInfo
 CELL_DEG_E7 = 10_000
 
 
-def store(catalog: Catalog, stream: str, rows: RowFlush | None, events: EventFlush | None) -> list[Segment]:
+def store(
+    catalog: Catalog, stream: str, rows: RowFlush | None, events: EventFlush | None
+) -> tuple[list[Segment], Manifest]:
     """Store rows and events; when this returns, all of them are in the history, and before, nothing.
 
     Args:
@@ -37,7 +39,7 @@ def store(catalog: Catalog, stream: str, rows: RowFlush | None, events: EventFlu
         events: events of the stream EVENT.
 
     Returns:
-        The new segments.
+        The new segments, and the manifest with them.
 
     Raises:
         OvertakenError: another writer has stored some of them.
@@ -71,11 +73,10 @@ def store(catalog: Catalog, stream: str, rows: RowFlush | None, events: EventFlu
         )
 
     try:
-        catalog.commit(change)
+        return found, catalog.commit(change)
     except OvertakenError:
         catalog.discard(names)
         raise
-    return found
 
 
 def started(catalog: Catalog, stream: StreamInfo) -> dict[int, PartitionMark]:

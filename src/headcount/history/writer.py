@@ -31,6 +31,7 @@ from headcount.history.objects import ObjectStore
 from headcount.history.row_erasure import ErasedRows, asked, erase_rows
 from headcount.history.upkeep import Upkeep
 from headcount.messages.history import EraseReply, EraseRequest
+from headcount.messages.reports import HISTORY_REPORT_SUBJECT, HistoryReport
 from headcount.messages.topics import (
     EVENT_STREAM,
     HISTORY_ERASE_SUBJECT,
@@ -55,6 +56,7 @@ FETCH_S = 0.5  # also the longest delay of a stop
 #: Fetches without a message after which the consumer is checked: its server may have died.
 CHECK_FETCHES = 10
 UPKEEP_INTERVAL_S = 60.0
+REPORT_INTERVAL_S = 1.0
 #: Maximum time at the end for overwriting stored rows in the stream.
 STOP_S = 0.3
 #: Time limit of an erase request, after which the client repeats it, and the poll interval within it.
@@ -151,6 +153,7 @@ async def run(
         "flush": _flush(intake, stop, flush_s),
         "upkeep": _maintain(intake, upkeep, members, stop),
         "remove": _remove(intake, stop),
+        "report": _report(intake, members.name, stop),
     }
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -252,8 +255,30 @@ async def _flush(intake: Intake, stop: asyncio.Event, flush_s: float) -> None:
 
 async def _maintain(intake: Intake, upkeep: Upkeep, members: Members, stop: asyncio.Event) -> None:
     while not stop.is_set():
-        await asyncio.to_thread(upkeep.run, intake.clock(), members.place)
+        try:
+            await asyncio.to_thread(upkeep.run, intake.clock(), members.place)
+        except StoreError as error:
+            log.warning("the history cannot be maintained now: %s", error)
         await wait_any(stop, timeout_s=UPKEEP_INTERVAL_S)
+
+
+async def _report(intake: Intake, name: str, stop: asyncio.Event) -> None:
+    connection, stats = intake.connection, intake.stats
+    while not stop.is_set():
+        report = HistoryReport(
+            name,
+            {"fixes": stats.fixes, "counts": stats.counts, "events": stats.events},
+            {"stored": stats.flushes, "overtaken": stats.overtaken},
+            stats.refused,
+            stats.upkeep.damaged,
+            intake.lag,
+            intake.segments,
+        )
+        with suppress(LogError):
+            if connection.is_connected:
+                subject = HISTORY_REPORT_SUBJECT.format(writer=name)
+                await connection.publish(subject, msgspec.json.encode(report))
+        await wait_any(stop, timeout_s=REPORT_INTERVAL_S)
 
 
 async def _remove(intake: Intake, stop: asyncio.Event) -> None:

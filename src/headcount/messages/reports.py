@@ -10,9 +10,11 @@ from collections.abc import Mapping
 import msgspec
 
 #: metrics.count.<worker>: WorkerReport; metrics.adapters.<worker>: AdapterReport; metrics.scale.<name>:
+#: metrics.history.<writer>: HistoryReport;
 #: metrics.refusals.<server>: RefusalReport, when it has changed. ScalingState (messages/units.py), once per period of the scaler.
 REPORT_SUBJECTS = "metrics.>"
 WORKER_REPORT_SUBJECT = "metrics.count.{worker}"
+HISTORY_REPORT_SUBJECT = "metrics.history.{writer}"
 ADAPTER_REPORT_SUBJECT = "metrics.adapters.{worker}"
 REFUSAL_REPORT_SUBJECT = "metrics.refusals.{server}"
 SCALER_REPORT_SUBJECT = "metrics.scale.{name}"
@@ -44,6 +46,18 @@ class WorkerReport(msgspec.Struct):
     latency: LatencyHistogram | None = None
     cpu_s: float | None = None
     fixes_per_s: float = 0.0  # since the report before
+
+
+class HistoryReport(msgspec.Struct):
+    """A history writer's report."""
+
+    writer: str
+    rows: dict[str, float] = {}  # that it stored, by data set
+    flushes: dict[str, float] = {}  # "stored", or "overtaken" by another writer
+    refused: float = 0.0  # messages that cannot be decoded
+    damaged: float = 0.0  # segments that it set aside
+    lag: float = 0.0  # messages of its partitions that are not stored yet
+    segments: int = 0  # in the manifest
 
 
 class AdapterReport(msgspec.Struct):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from headcount.messaging.rendezvous import weight
+from headcount.messaging.rendezvous import divide, rooms, weight
 
 
 def assign(partitions: int, workers: Collection[str], owners: Mapping[int, str]) -> dict[int, str]:
@@ -31,27 +31,11 @@ def assign(partitions: int, workers: Collection[str], owners: Mapping[int, str])
         owner = owners.get(partition)
         if owner is not None and owner in held:
             held[owner].append(partition)
-    share, over = divmod(partitions, len(held))
     # the workers with the most partitions may keep one more where the shares aren't even
-    by_load = sorted(held, key=lambda worker: (-len(held[worker]), worker))
-    room = {worker: share + (rank < over) for rank, worker in enumerate(by_load)}
+    room = rooms(partitions, sorted(held, key=lambda worker: (-len(held[worker]), worker)))
     wanted: dict[int, str] = {}
     for worker, own in held.items():
         keep = sorted(own, key=lambda partition: -weight(partition, worker))[: room[worker]]
         wanted |= dict.fromkeys(keep, worker)
         room[worker] -= len(keep)
-    open_ = [partition for partition in range(partitions) if partition not in wanted]
-    choices = sorted(
-        (
-            (weight(partition, worker), partition, worker)
-            for partition in open_
-            for worker in held
-            if room[worker]
-        ),
-        reverse=True,
-    )
-    for _, partition, worker in choices:
-        if partition not in wanted and room[worker]:
-            wanted[partition] = worker
-            room[worker] -= 1
-    return wanted
+    return wanted | divide([partition for partition in range(partitions) if partition not in wanted], room)
