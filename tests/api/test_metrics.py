@@ -281,7 +281,7 @@ async def test_damaged_segments_are_counted(tmp_path: Path) -> None:
     async with open_api(tmp_path, open=True) as api:
         data, now_s = api.settings.data, time.time()
         for n in range(3):
-            rows = history_batches.random_rows(random.Random(n), 10, start=now_s - 60, span_s=30)
+            rows = history_batches.random_rows(random.Random(n), 10, start=now_s - 1500, span_s=30)
             history_batches.write(data, history_batches.batch(n, rows, partitions=3))
         first, second, _ = history_batches.segment_files(data, "fixes")
         history_batches.damage_pages(first)
