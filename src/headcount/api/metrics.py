@@ -172,7 +172,7 @@ class Metrics:
             ("rows", name): n for name, n in report.rows.items() if name in _DATASETS
         }
         numbers |= {("flushes", name): n for name, n in report.flushes.items() if name in _FLUSHES}
-        numbers |= {("refused",): report.refused, ("damaged",): report.damaged}
+        numbers[("refused",)] = report.refused
         self._history.take(report.writer, numbers)
         self._writers.pop(report.writer, None)
         self._writers[report.writer] = (self._clock(), report)
@@ -216,7 +216,6 @@ class Metrics:
             ("rows", ("dataset",), "headcount_history_rows", "Rows stored in the history."),
             ("flushes", ("result",), "headcount_history_flushes", "Flushes of history writers."),
             ("refused", (), "headcount_history_refused_messages", "Messages that could not be stored."),
-            ("damaged", (), "headcount_history_damaged_segments", "Segments that were set aside."),
         ):
             yield _counter(name, text, label, {key[1:]: n for key, n in totals.items() if key[0] == what})
         lag = sum(report.lag for report in reports)

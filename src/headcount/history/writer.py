@@ -270,7 +270,6 @@ async def _report(intake: Intake, name: str, stop: asyncio.Event) -> None:
             {"fixes": stats.fixes, "counts": stats.counts, "events": stats.events},
             {"stored": stats.flushes, "overtaken": stats.overtaken},
             stats.refused,
-            stats.upkeep.damaged,
             intake.lag,
             intake.segments,
         )

@@ -55,7 +55,6 @@ class HistoryReport(msgspec.Struct):
     rows: dict[str, float] = {}  # that it stored, by data set
     flushes: dict[str, float] = {}  # "stored", or "overtaken" by another writer
     refused: float = 0.0  # messages that cannot be decoded
-    damaged: float = 0.0  # segments that it set aside
     lag: float = 0.0  # messages of its partitions that are not stored yet
     segments: int = 0  # in the manifest
 
