@@ -216,12 +216,12 @@ def test_partitions_may_differ_in_their_zones() -> None:
 def test_a_log_that_began_again_is_not_taken_for_a_repeat() -> None:
     """Sequences that start again with later received times are new rows (the log's folder was emptied)."""
     rows = random_rows(random.Random(1), 20)
-    anew = [replace(row, seq=i + 1, received=row.received + 3600) for i, row in enumerate(rows)]
+    again = [replace(row, seq=i + 1, received=row.received + 3600) for i, row in enumerate(rows)]
     pending = started()
     add(pending, batch(rows=rows))
-    add(pending, batch(rows=anew[:5]))
-    add(pending, batch(rows=anew[3:]))
-    add(pending, batch(rows=anew))
+    add(pending, batch(rows=again[:5]))
+    add(pending, batch(rows=again[3:]))
+    add(pending, batch(rows=again))
     flush = pending.take(T0)
     assert flush is not None
     assert len(written_rows(flush)) == 40

@@ -25,6 +25,7 @@ from headcount.history.hours import HOUR_S
 from headcount.history.manifest import Manifest, Segment
 from headcount.history.reader import CLOCKS
 from headcount.history.replacing import write_like
+from headcount.history.segments import CELL_DEG_E7
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.topics import KINDS
 
@@ -39,9 +40,6 @@ CLOSED_S = 60.0
 MIN_SEGMENTS = 16
 #: A segment is merged with smaller ones if it has at most this many times their rows, or few rows.
 MAX_RATIO, FEW_ROWS = 2, 20_000
-#: Side of the cells by which fixes are sorted: 0.001 degrees, about 110 m north to south. Larger cells take less
-#: space, but a query for a small area reads more (`python -m headcount.lab.figures.history_layout`).
-CELL_DEG_E7 = 10_000
 #: Derived data sets have a segment for each hour, and are merged where they are derived.
 DATASETS = ("fixes", "counts", "events")
 _COUNT_NAMES = [f"{kind}_{number}" for kind in KINDS for number in COUNT_FIELDS]

@@ -20,6 +20,9 @@ from headcount.messages.counts import COUNT_FIELDS, Event
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS
 
+#: Side of the cells by which fixes are sorted: 0.001 degrees, about 110 m north to south. Larger cells take less
+#: space, but a query for a small area reads more (`python -m headcount.lab.figures.history_layout`).
+CELL_DEG_E7 = 10_000
 #: Rows that share statistics: a query for a small area reads only the groups that it touches.
 ROW_GROUP_ROWS = 16_384
 #: Positions are stored with 7 decimals (11 mm), as receivers report them, and are read back exactly.

@@ -19,12 +19,9 @@ from headcount.history.event_buffer import EventFlush
 from headcount.history.hours import HOUR_S
 from headcount.history.manifest import EventMark, Manifest, PartitionMark, Segment
 from headcount.history.reader import HistoryView, SegmentReader
-from headcount.history.segments import counts_table, events_table, fixes_table, scaled
+from headcount.history.segments import CELL_DEG_E7, counts_table, events_table, fixes_table, scaled
 from headcount.messages.counts import Event
 from headcount.messaging.jetstream import StreamInfo
-
-#: Cells by which fixes are sorted: 0.001 degrees, about 110 m north to south.
-CELL_DEG_E7 = 10_000
 
 
 def store(
@@ -129,9 +126,10 @@ def write_fixes(catalog: Catalog, fixes: StoredColumns, sites: list[str]) -> lis
 
 
 def _order(fixes: StoredColumns, received_s: F8) -> I8:
-    """The order in a segment: by hour, site, a coarse cell, then t."""
+    """The order in a segment: by hour, site, cell, device and t, as compaction has it."""
     lat, lon = (scaled(fixes[name], 1e7) // CELL_DEG_E7 for name in ("lat", "lon"))
-    return np.lexsort((scaled(fixes["t"], 1e6), lon, lat, fixes["site"], received_s // HOUR_S))
+    t_us = scaled(fixes["t"], 1e6)
+    return np.lexsort((t_us, fixes["device"], lon, lat, fixes["site"], received_s // HOUR_S))
 
 
 def write_counts(catalog: Catalog, counts: CountRows) -> list[Segment]:

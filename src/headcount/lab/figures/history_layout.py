@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from headcount.counting.fix_columns import I8
 from headcount.history.buffer import StoredColumns
-from headcount.history.compaction import CELL_DEG_E7, MAX_ROWS
+from headcount.history.compaction import MAX_ROWS
 from headcount.history.fix_rows import steps
-from headcount.history.segments import encoding, fixes_table
+from headcount.history.segments import CELL_DEG_E7, encoding, fixes_table
 from headcount.lab.figures.generated_day import INTERVAL_S, GeneratedDay
 from headcount.lab.figures.history_questions import AREA_SHARE
 from headcount.lab.machine import machine
