@@ -67,6 +67,16 @@ def test_decisions_are_numbered_without_gap() -> None:
             assert part in text, f"{record.name}: {part}"
 
 
+def test_the_menu_has_every_page() -> None:
+    """The site's menu lists each page of docs/ once, and decision records in their order."""
+    listed = re.findall(
+        r"^ +- (?:[^:\n]+: )?([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE
+    )
+    assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+    records = [page for page in listed if page.startswith("decisions/")]
+    assert records == sorted(records)
+
+
 def test_the_picture_is_small() -> None:
     """The README's picture of the map is a PNG below 300 kB."""
     picture = DOCS / "images" / "map.png"
