@@ -8,8 +8,8 @@ WEB := src/headcount/web
 # T picks tests: `make test T=fast`, a folder of tests/ (T=counting, T=system, T=docs …), or a path
 T ?= all
 # the slowest tests start first
-tests_all := tests/containers tests/system tests/attack tests
-tests_fast := tests -m "not slow and not docker and not server"
+tests_all := tests/containers tests/system tests/attack tests -m "not doors"
+tests_fast := tests -m "not slow and not docker and not server and not doors"
 # number of test files that run in parallel; tests mostly wait for servers
 SIDE ?= 3
 # branch coverage in percent of the tests that run within the test process; raise it, never lower it
@@ -17,6 +17,8 @@ COVERAGE ?= 90
 
 # where `make spark` unpacks Spark
 SPARK ?= $(HOME)/.cache/headcount/spark-4.3.0
+# where `make kafka` downloads Kafka, of the version in its pom
+KAFKA ?= $(HOME)/.cache/headcount/kafka-4.3.1
 # where `make install` installs
 PREFIX ?= /opt/headcount
 # the image's name; for a build without a network: a base image and its Python
@@ -26,7 +28,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env sumo spark test-spark install web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench bench-history docs image image-offline wheels cluster lock clean
+.PHONY: help env sumo spark test-spark kafka test-doors install web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench bench-history docs image image-offline wheels cluster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +59,16 @@ $(SPARK)/ready: requirements/spark.txt
 
 test-spark: spark ## run the tests with Spark
 	HEADCOUNT_SPARK=$(SPARK) $(BIN)/pytest tests/exports/test_spark.py $(PYTEST)
+
+kafka: $(KAFKA)/ready ## download Kafka for its tests (54 MB, needs Maven, and Java to run)
+
+$(KAFKA)/ready: tests/kafka/pom.xml
+	rm -rf $(KAFKA)
+	mvn --batch-mode --quiet --file tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(KAFKA)
+	touch $@
+
+test-doors: env kafka ## run the tests with brokers and flows of other makers, which `make test` leaves out
+	HEADCOUNT_KAFKA=$(KAFKA) $(BIN)/pytest -n 2 --dist loadfile tests -m doors $(PYTEST)
 
 install: ## install what runs, with the map, into PREFIX
 	@$(MAKE) --no-print-directory web || echo "== continuing without the map =="
@@ -97,7 +109,7 @@ test-future: env ## run the fast tests with a clock 400 days ahead (needs faketi
 	faketime -f +400d $(BIN)/pytest -n $(SIDE) --dist loadfile $(tests_fast) $(PYTEST)
 
 coverage: env ## show the branch coverage of tests without slow ones; fail below COVERAGE percent
-	$(BIN)/pytest -n $(SIDE) --dist loadfile tests -m "not slow and not docker" \
+	$(BIN)/pytest -n $(SIDE) --dist loadfile tests -m "not slow and not docker and not doors" \
 	  --cov --cov-report=term --cov-fail-under=$(COVERAGE) $(PYTEST)
 
 test-web: web ## run the map's tests
