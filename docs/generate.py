@@ -1,8 +1,10 @@
 """Generate the reference pages that come from the code: `python docs/generate.py [--check | --openapi]`.
 
-    reference/cli.md       every command's --help
-    reference/settings.md  every declared setting, with its flag, variable and default
-    reference/http.md      OpenAPI, and the problem documents
+    reference/cli.md         every command's --help
+    reference/settings.md    every declared setting, with its flag, variable and default
+    reference/http.md        OpenAPI, and the problem documents
+    reference/asyncapi.yaml  the AsyncAPI document of the MQTT topics
+    reference/topics.md      its table of all topics
 
 With `--check` it writes nothing and fails if a page is out of date.
 With `--openapi` it prints the OpenAPI document.
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncapi
 import click
 
 from headcount.api.api_settings import ApiSettings
@@ -277,7 +280,13 @@ def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-PAGES = {"cli.md": cli, "settings.md": settings, "http.md": http}
+PAGES = {
+    "cli.md": cli,
+    "settings.md": settings,
+    "http.md": http,
+    "topics.md": asyncapi.topics_page,
+    "asyncapi.yaml": asyncapi.text,
+}
 
 
 @click.command()

@@ -29,7 +29,7 @@ from headcount.devices.commands import (
 )
 from headcount.errors import CertificateError, LogError
 from headcount.messages.records import DeviceCommand, LastSeen, decode_or_none
-from headcount.messages.topics import COMMAND_TOPIC
+from headcount.messages.topics import COMMAND_TOPIC, DELIVERY
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.mqtt_address import MqttAddress
@@ -206,7 +206,9 @@ class CommandDelivery:
         absent = not self._connected.get(command.device, self._anonymous)
         if not absent or due.attempts:
             topic = COMMAND_TOPIC.format(site=command.site, kind=command.kind, device=command.device)
-            await client.publish(topic, msgspec.json.encode(command_message(command)), qos=1)
+            await client.publish(
+                topic, msgspec.json.encode(command_message(command)), *DELIVERY[COMMAND_TOPIC]
+            )
             if command.state == "queued" and not absent:
                 with contextlib.suppress(LogError):  # the next attempt writes it again
                     await self._commands.mark_sent(command, now_s)

@@ -6,7 +6,7 @@ MQTT topics and NATS subjects are the same names with `/` or `.` between the par
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["person", "vehicle"]
 KINDS: tuple[Kind, Kind] = ("person", "vehicle")
@@ -55,6 +55,23 @@ ACK_TOPIC = "headcount/{site}/{kind}/{device}/ack"
 #: Exact counts, for subscribers with permission; COUNT_TOPIC is the public's.
 EXACT_TOPIC = "headcount/{site}/exact/{zone}"
 FORGET_SUBJECT = "fix.{partition}.forget"
+
+
+class TopicDelivery(NamedTuple):
+    """How headcount publishes on an MQTT topic."""
+
+    qos: Literal[0, 1]
+    retain: bool
+
+
+#: Of the topics on which headcount publishes. The server republishes events, which it does with QoS 0.
+DELIVERY = {
+    COUNT_TOPIC: TopicDelivery(0, retain=True),
+    EXACT_TOPIC: TopicDelivery(0, retain=True),
+    SITE_TOPIC: TopicDelivery(1, retain=True),
+    EVENT_TOPIC: TopicDelivery(0, retain=False),
+    COMMAND_TOPIC: TopicDelivery(1, retain=False),
+}
 #: EraseRequest → EraseReply, answered by the history's writer.
 HISTORY_ERASE_SUBJECT = "ask.history.erase"
 #: Has all history writers store what they have in memory; empty, and not answered.

@@ -30,7 +30,7 @@ from headcount.messages.counts import (
     decode_counts,
 )
 from headcount.messages.times import iso
-from headcount.messages.topics import COUNT_SUBJECT, COUNT_TOPIC, EXACT_TOPIC, SITE_TOPIC
+from headcount.messages.topics import COUNT_SUBJECT, COUNT_TOPIC, DELIVERY, EXACT_TOPIC, SITE_TOPIC
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.retained_topics import remove_topics
@@ -144,7 +144,7 @@ class RetainedCounts:
                         await self._remove_other_zones()
                     version, sent = self._version, {}
                     topic = SITE_TOPIC.format(site=self._site.id)
-                    await client.publish(topic, json.dumps(self._site.geojson), qos=1, retain=True)
+                    await client.publish(topic, json.dumps(self._site.geojson), *DELIVERY[SITE_TOPIC])
                 if time.monotonic() - all_s > RETAINED_REFRESH_S:
                     sent, all_s = {}, time.monotonic()
                 await self._publish(client, sent)
@@ -153,7 +153,7 @@ class RetainedCounts:
                 lost.result()
             elif self._is_active():  # the site is removed
                 topic = SITE_TOPIC.format(site=self._site.id)
-                await client.publish(topic, b"", qos=1, retain=True)
+                await client.publish(topic, b"", *DELIVERY[SITE_TOPIC])
         finally:
             lost.cancel()
             await asyncio.wait([lost])
@@ -169,7 +169,7 @@ class RetainedCounts:
             for index in _different(sent.get(topic), total.values):
                 zone = site.zones[index].id
                 payload = msgspec.json.encode(message(site, index, total))
-                await client.publish(topic.format(site=site.id, zone=zone), payload, retain=True)
+                await client.publish(topic.format(site=site.id, zone=zone), payload, *DELIVERY[topic])
             sent[topic] = total.values
 
     def _topics(self) -> list[tuple[str, Total | None, Callable[[Site, int, Total], msgspec.Struct]]]:
