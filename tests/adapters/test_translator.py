@@ -108,15 +108,15 @@ async def test_foreign_messages_arrive_in_the_log(tmp_path: Path) -> None:
         await mosquitto(broker, "mobile-iotp", b"eyJpZCI6InAiLCJsYXQiOjEsImxvbiI6Mn0=", "-q", "1")
         found = dict(await next_in_log(client, 6))
         names = AliasResolver(broker.config.password, RegistryCache(), "ul")
-        phone = names.owntracks("jane", "phone", "person").device
-        car = names.owntracks("jane.doe", "car1", "vehicle").device
-        c7 = names.iotp("c-7", "vehicle").device
+        phone = names.derived("owntracks", "jane/phone", "person").device
+        car = names.derived("owntracks", "jane.doe/car1", "vehicle").device
+        c7 = names.derived("iotp", "c-7", "vehicle").device
         assert set(found) == {
             f"ul.person.{phone}",
             f"ul.person.{phone}.status",
             f"ul.vehicle.{car}",
             f"ul.vehicle.{c7}",
-            f"ul.person.{names.iotp('p', 'person').device}",
+            f"ul.person.{names.derived('iotp', 'p', 'person').device}",
         }
         assert found[f"ul.person.{phone}.status"] == b"offline"
         assert msgspec.json.decode(found[f"ul.vehicle.{c7}"], type=Fix).tst == 5

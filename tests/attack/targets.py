@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from headcount.adapters import iotp, owntracks
-from headcount.adapters.decoding import CanonicalMessage, IgnoredMessage, RejectedMessage
 from headcount.adapters.device_aliases import AliasResolver
 from headcount.counting.engine import Engine
 from headcount.counting.zone_lookup import ZoneLookup
+from headcount.decoders import formats, iotp
+from headcount.decoders.canonical import Outcome
+from headcount.decoding import Message
 from headcount.devices.auth_callout import decode_request
 from headcount.devices.commands import decode_ack
 from headcount.devices.credentials import sign_token, token_key, verify_secret, verify_token
@@ -24,7 +25,6 @@ from headcount.messaging.parser import ProtocolParser
 from headcount.messaging.raw_batch import RawBatch
 from small_site import small_site
 
-OUTCOMES = (CanonicalMessage, IgnoredMessage, RejectedMessage)
 SECOND_NS = 10**9
 NOW_S = 1_800_000_000
 _SITE = small_site()
@@ -73,15 +73,20 @@ def protocol(data: bytes) -> None:
 def owntracks_message(data: bytes) -> None:
     """OwnTracks messages of any topic."""
     topic, _, payload = data.partition(b"\n")
-    outcomes = owntracks.decode(topic.decode(errors="replace"), payload, _NAMES)
-    _require(all(isinstance(each, OUTCOMES) for each in outcomes), "no outcome")
+    _require(bool(_outcomes(0, topic.decode(errors="replace"), payload)), "no outcome")
 
 
 def iotp_message(data: bytes) -> None:
     """The older flows' messages, plain and wrapped."""
     for topic in iotp.KIND_OF_TOPIC:
-        outcomes = iotp.decode(topic, data, float(NOW_S), _NAMES)
-        _require(len(outcomes) == 1 and isinstance(outcomes[0], OUTCOMES), "no outcome")
+        _require(len(_outcomes(1, topic, data)) == 1, "no outcome")
+
+
+def _outcomes(number: int, topic: str, payload: bytes) -> list[Outcome]:
+    """The outcomes of a message in a shipped format."""
+    format_ = formats.SHIPPED[number]
+    decoded = formats.decode_message(format_, payload, Message(topic, float(NOW_S)))
+    return [_NAMES.outcome(format_.name, each) for each in decoded]
 
 
 def forget(data: bytes) -> None:

@@ -16,10 +16,11 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.adapters import iotp
-from headcount.adapters.decoding import CanonicalMessage
 from headcount.adapters.device_aliases import AliasResolver
 from headcount.counting.site_file import parse_site
+from headcount.decoders import iotp
+from headcount.decoders.canonical import CanonicalMessage
+from headcount.decoding import Message
 from headcount.devices.registry_cache import RegistryCache
 from headcount.lab.load.day_profile import NIGHT, DayProfile, pace, presence
 from headcount.lab.load.device_connection import ConnectionCounters, DeviceConnection, LoadTarget
@@ -73,10 +74,11 @@ def test_every_flow_carries_the_same_fix() -> None:
             body = json.loads(message.payload)
             assert (body["t"], body["lat"], body["lon"]) == (1_764_000_000.25, lat, lon)
             continue
-        (outcome,) = iotp.decode(device.topic("ul"), message.payload, 1_764_000_001.0, names)
+        (decoded,) = iotp.decode(message.payload, Message(device.topic("ul"), 1_764_000_001.0))
+        outcome = names.outcome("iotp", decoded)
         assert isinstance(outcome, CanonicalMessage)
         body = json.loads(outcome.payload)
-        assert outcome.sender == names.iotp(device.id, device.kind)
+        assert outcome.sender == names.derived("iotp", device.id, device.kind)
         assert (body["t"], body["lat"], body["lon"]) == (1_764_000_000.25, lat, lon)
     assert len(seen) == 6  # each kind on each flow
 

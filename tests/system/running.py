@@ -247,10 +247,7 @@ class Up:
         """Under which id the system has a device of another format that isn't registered: `iotp/<id>`."""
         format_, _, name = foreign.partition("/")
         names = AliasResolver(self.password, RegistryCache(), "")
-        if format_ == "owntracks":
-            user, _, device = name.partition("/")
-            return names.owntracks(user, device, "person").device
-        return names.iotp(name, "person").device
+        return names.derived(format_, name, "person").device
 
     def is_ready(self) -> bool:
         """Whether the numbers are live."""

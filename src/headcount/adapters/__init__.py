@@ -1,1 +1,1 @@
-"""Foreign formats: one decoder a file, and the loop that translates them to the canonical topics."""
+"""The translator of other formats, and the import of OpenStreetMap data."""

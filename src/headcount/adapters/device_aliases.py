@@ -14,7 +14,8 @@ import base64
 import hashlib
 from typing import Protocol
 
-from headcount.adapters.decoding import Sender
+from headcount.decoders.canonical import Outcome, Sender, canonical
+from headcount.decoding import Decoded, DecodedFix, DecodedStatus, Ignored
 from headcount.messages.records import Device
 from headcount.messages.topics import HANDLE, Kind
 
@@ -32,10 +33,6 @@ class RegisteredDevices(Protocol):
         """The id of the device with this alias."""
 
 
-class InactiveDeviceError(Exception):
-    """The device is not to be counted now; the text is its status, a label of a metric. Never leaves this package."""
-
-
 class AliasResolver:
     """Resolves names of other formats to devices."""
 
@@ -45,34 +42,27 @@ class AliasResolver:
         self._key = hashlib.blake2b(b"foreign names", key=secret.encode()[:64], digest_size=32).digest()
         self._registered = registered
 
-    def owntracks(self, user: str, device: str, kind: Kind) -> Sender:
-        """The device of `owntracks/{user}/{device}`; `kind` applies to unregistered devices.
-
-        Raises:
-            InactiveDeviceError: the device is registered, but not active.
-        """
-        named = self._registered.get(user) if HANDLE.fullmatch(user) else None
-        return self._known(named) if named else self._of("owntracks", f"{user}/{device}", kind)
-
-    def iotp(self, name: str, kind: Kind) -> Sender:
-        """The device with this `id` in its payload; `kind` applies to unregistered devices.
-
-        Raises:
-            InactiveDeviceError: the device is registered, but not active.
-        """
-        return self._of("iotp", name, kind)
-
-    def _of(self, format_: str, name: str, kind: Kind) -> Sender:
-        id_ = self._registered.by_alias(f"{format_}/{name}")
-        device = None if id_ is None else self._registered.get(id_)
-        return self._known(device) if device else Sender(self._site, kind, self._derived(format_, name))
-
-    def _known(self, device: Device) -> Sender:
+    def outcome(self, format_: str, decoded: Decoded) -> Outcome:
+        """The message of the device that a result names; ignored if the device is not active."""
+        if not isinstance(decoded, DecodedFix | DecodedStatus):
+            return decoded
+        device = self._registered_as(format_, decoded.name)
+        if device is None:
+            return canonical(self.derived(format_, decoded.name, decoded.kind), decoded)
         if device.status != "active":
-            raise InactiveDeviceError(device.status)
-        return Sender(device.site, device.kind, device.id)
+            return Ignored(device.status)
+        return canonical(Sender(device.site, device.kind, device.id), decoded)
 
-    def _derived(self, format_: str, name: str) -> str:
+    def derived(self, format_: str, name: str, kind: Kind) -> Sender:
+        """The sender that stands for an unregistered name."""
         text = f"{format_}\0{name}".encode(errors="surrogatepass")
         digest = hashlib.blake2b(text, key=self._key, digest_size=_HANDLE_BYTES).digest()
-        return base64.b32encode(digest).decode().lower()[:_HANDLE_CHARS]
+        return Sender(self._site, kind, base64.b32encode(digest).decode().lower()[:_HANDLE_CHARS])
+
+    def _registered_as(self, format_: str, name: str) -> Device | None:
+        if format_ == "owntracks":  # the broker lets a device publish on the topics of its own handle alone
+            user = name.partition("/")[0]
+            if HANDLE.fullmatch(user) and (device := self._registered.get(user)):
+                return device
+        id_ = self._registered.by_alias(f"{format_}/{name}")
+        return None if id_ is None else self._registered.get(id_)

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from headcount.adapters import iotp, owntracks
-from headcount.adapters.decoding import CanonicalMessage, IgnoredMessage, Outcome
 from headcount.adapters.device_aliases import AliasResolver
+from headcount.decoders.canonical import CanonicalMessage, Outcome
+from headcount.decoders.formats import SHIPPED, decode_message
+from headcount.decoding import DecodeError, Ignored, Message
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
 from headcount.messages.reports import ADAPTER_REPORT_SUBJECT, AdapterReport
@@ -73,11 +74,11 @@ class TranslationStats:
         """Count one outcome."""
         if isinstance(outcome, CanonicalMessage):
             self.translated[format_] += 1
-        elif isinstance(outcome, IgnoredMessage):
+        elif isinstance(outcome, Ignored):
             self.ignored[outcome.reason] += 1
         else:
-            self.rejected[outcome.reason] += 1
-            problem = f"{format_}: {outcome.problem or outcome.reason}"
+            self.rejected[outcome.label] += 1
+            problem = f"{format_}: {outcome.problem or outcome.label}"
             if problem in self.problems or len(self.problems) < MAX_PROBLEMS:
                 self.problems[problem] += 1
 
@@ -89,7 +90,7 @@ class TranslationStats:
 
     def report(self, worker: str) -> AdapterReport:
         """All numbers; formats without a message are 0."""
-        translated = {"owntracks": 0, "iotp": 0, **self.translated}
+        translated = {format_.name: 0 for format_ in SHIPPED} | self.translated
         return AdapterReport(worker, translated, dict(self.ignored), dict(self.rejected))
 
 
@@ -103,17 +104,15 @@ def topic_of(subject: str) -> str:
 
 
 def translate(
-    subject: str,
-    payload: bytes,
-    received_s: float,
-    names: AliasResolver,
-    vehicles: frozenset[str] = frozenset(),
+    subject: str, payload: bytes, received_s: float, names: AliasResolver
 ) -> tuple[str, list[Outcome]]:
     """The format of a foreign message, and its translations. Never raises."""
-    topic = topic_of(subject)
-    if topic in iotp.KIND_OF_TOPIC:
-        return "iotp", iotp.decode(topic, payload, received_s, names)
-    return "owntracks", owntracks.decode(topic, payload, names, vehicles)
+    message = Message(topic_of(subject), received_s)
+    for format_ in SHIPPED:
+        if format_.matches(message.topic):
+            decoded = decode_message(format_, payload, message)
+            return format_.name, [names.outcome(format_.name, each) for each in decoded]
+    return "unknown", [DecodeError("topic", "no format has this topic")]
 
 
 async def run(
@@ -123,13 +122,11 @@ async def run(
     *,
     secret: str,
     worker: str = "0",
-    vehicles: frozenset[str] = frozenset(),
 ) -> None:
     """Translate until `stop` is set, and return at most `FETCH_S` and a batch later.
 
     Messages of registered devices go to their site, others to the site `site_id`. The handles of unregistered names
-    are derived from the deployment's `secret`. `worker` names this process in its
-    metrics. For `vehicles` see `owntracks.decode`.
+    are derived from the deployment's `secret`. `worker` names this process in its metrics.
 
     Raises:
         LogError: the stream FOREIGN does not exist.
@@ -141,7 +138,7 @@ async def run(
     ):
         stats, registry = TranslationStats(), RegistryCache()
         names = AliasResolver(secret, registry, site_id)
-        translator = _Translator(connection, names, vehicles, stats)
+        translator = _Translator(connection, names, stats)
         async with asyncio.TaskGroup() as loops:
             caching = loops.create_task(registry.run(connection), name="registry")
             loops.create_task(_report(connection, stats, worker, stop), name="metrics")
@@ -170,7 +167,6 @@ async def _report(connection: Connection, stats: TranslationStats, worker: str, 
 class _Translator:
     connection: Connection
     names: AliasResolver
-    vehicles: frozenset[str]
     stats: TranslationStats
     acknowledged: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -193,7 +189,7 @@ class _Translator:
         if not qos1.counts(subject, qos.encode()):
             return []  # it is delivered again once it has been acknowledged
         plain = qos1.plain(subject).decode()
-        format_, outcomes = translate(plain, message.data, message.stored_s, self.names, self.vehicles)
+        format_, outcomes = translate(plain, message.data, message.stored_s, self.names)
         for outcome in outcomes:
             self.stats.add(format_, outcome)
         return [outcome for outcome in outcomes if isinstance(outcome, CanonicalMessage)]
@@ -245,9 +241,8 @@ async def _publish(connection: Connection, canonical: list[CanonicalMessage]) ->
     """Publish all messages; returns those that the log has not acknowledged."""
 
     async def one(message: CanonicalMessage) -> CanonicalMessage | None:
-        subject = f"headcount.{'.'.join(message.sender)}.{message.what}"
         try:
-            await append(connection, subject, message.payload, timeout_s=ACK_TIMEOUT_S)
+            await append(connection, message.subject, message.payload, timeout_s=ACK_TIMEOUT_S)
         except LogError:
             return message
         return None

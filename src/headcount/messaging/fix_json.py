@@ -11,13 +11,13 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from headcount.decoding import DecodeError
 from headcount.messages.fixes import Fix
 
 #: Larger payloads of fixes are `malformed`.
@@ -45,21 +45,6 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{4,}={0,2}")
 _SHOWN = 40
 
 
-class UnreadableError(Exception):
-    """A message cannot be used. Never leaves the decoders: they turn it into a verdict or a metric."""
-
-    def __init__(self, label: str, problem: str | Callable[[], str]) -> None:
-        """`label` is short and for a metric; `problem` may be computed when it is needed."""
-        self.label = label
-        self._problem = problem
-        super().__init__(label)
-
-    @property
-    def problem(self) -> str:
-        """A clause that names the fault and how to avoid it."""
-        return self._problem if isinstance(self._problem, str) else self._problem()
-
-
 def plain(payload: bytes) -> bytes:
     """The payload without a byte order mark, and without the NULs and white space at its end."""
     return payload.removeprefix(BYTE_ORDER_MARK).rstrip(b"\0 \t\r\n")
@@ -71,28 +56,28 @@ def read_json(payload: bytes, max_bytes: int = MAX_FIX_BYTES) -> Any:
     Bytes that are not UTF-8 are U+FFFD in texts.
 
     Raises:
-        UnreadableError: `too_large`, or `not_json`.
+        DecodeError: `too_large`, or `not_json`.
     """
     if len(payload) > max_bytes:
-        raise UnreadableError("too_large", f"it has {len(payload)} bytes, {max_bytes} are allowed")
+        raise DecodeError("too_large", f"it has {len(payload)} bytes, {max_bytes} are allowed")
     data = plain(payload)
     try:
         return msgspec.json.decode(data)
     except RecursionError:
-        raise UnreadableError("not_json", "it is nested too deeply") from None
+        raise DecodeError("not_json", "it is nested too deeply") from None
     except UNDECODABLE:
         pass
     try:
         return json.loads(data.decode(errors="replace"))
     except UNDECODABLE as error:
-        raise UnreadableError("not_json", partial(_why_not_json, data, error)) from None
+        raise DecodeError("not_json", partial(_why_not_json, data, error)) from None
 
 
 def read_fix(payload: bytes) -> Fix:
     """The fields of a fix that decide; a time or position without a finite number is an error.
 
     Raises:
-        UnreadableError: with everything that is wrong with it.
+        DecodeError: with everything that is wrong with it.
     """
     if len(payload) <= MAX_FIX_BYTES:
         with suppress(*UNDECODABLE):
@@ -101,7 +86,7 @@ def read_fix(payload: bytes) -> Fix:
                 return found
     fields = read_object(read_json(payload))
     if isinstance(fields.get("t"), str) and "\ufffd" in fields["t"]:
-        raise UnreadableError("not_json", "it is not UTF-8: t has other bytes")
+        raise DecodeError("not_json", "it is not UTF-8: t has other bytes")
     t = finite(fields.get("t"))
     numbers = {
         "tst": finite(fields.get("tst")),
@@ -111,7 +96,7 @@ def read_fix(payload: bytes) -> Fix:
     wrong = [name for name, number in numbers.items() if number is None and (name != "tst" or t is None)]
     if wrong:
         label = "no_time" if wrong == ["tst"] else "no_position"
-        raise UnreadableError(label, lambda: "; ".join(field_problem(fields, name) for name in wrong))
+        raise DecodeError(label, lambda: "; ".join(field_problem(fields, name) for name in wrong))
     lat, lon = numbers["lat"] or 0.0, numbers["lon"] or 0.0
     return Fix(lat, lon, numbers["tst"], finite(fields.get("acc")), t)
 
@@ -120,7 +105,7 @@ def fix_problem(payload: bytes) -> str:
     """Why a payload is no fix; empty if it is one."""
     try:
         read_fix(payload)
-    except UnreadableError as error:
+    except DecodeError as error:
         return error.problem
     return ""
 
@@ -129,7 +114,7 @@ def read_object(value: Any) -> dict[str, Any]:
     """The object that a JSON value is.
 
     Raises:
-        UnreadableError: `not_an_object`.
+        DecodeError: `not_an_object`.
     """
     if isinstance(value, dict):
         return value
@@ -138,7 +123,7 @@ def read_object(value: Any) -> dict[str, Any]:
         problem += ": publish each fix as a message of its own"
     elif isinstance(value, str) and value.lstrip().startswith("{"):
         problem += ": encode the object once, not twice"
-    raise UnreadableError("not_an_object", problem)
+    raise DecodeError("not_an_object", problem)
 
 
 def finite(value: object) -> float | None:

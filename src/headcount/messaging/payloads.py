@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 
 from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, ONLINE, U1, FixColumns, Removal
+from headcount.decoding import DecodeError
 from headcount.messages.fixes import Fix, ForgetMarker
 from headcount.messages.topics import KINDS
-from headcount.messaging.fix_json import MAX_FIX_BYTES, UNDECODABLE, UnreadableError, plain, read_fix
+from headcount.messaging.fix_json import MAX_FIX_BYTES, UNDECODABLE, plain, read_fix
 from headcount.messaging.raw_batch import RawBatch
 
 _decode = msgspec.json.Decoder(Fix).decode
@@ -105,5 +106,5 @@ def _decode_one(row: int, site: bytes, names: list[bytes], payload: bytes, what:
         return _BROKEN
     try:
         return read_fix(payload)
-    except UnreadableError:
+    except DecodeError:
         return _BROKEN

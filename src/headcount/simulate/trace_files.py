@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from headcount.decoding import DecodeError
 from headcount.errors import TraceError
 from headcount.messages.text_tables import (
     find_separator,
@@ -28,7 +29,7 @@ from headcount.messages.text_tables import (
     shown_header,
     to_utf8,
 )
-from headcount.messaging.fix_json import UnreadableError, read_json, read_object
+from headcount.messaging.fix_json import read_json, read_object
 from headcount.simulate.geo_files import geojson_rows, gpx_rows, point_column, with_positions
 
 NUMBER_COLUMNS = ("t", "lat", "lon", "acc", "vel", "received")
@@ -233,7 +234,7 @@ def _careful_rows(data: bytes, malformed: dict[int, str]) -> Iterator[Mapping[st
         try:
             found = read_object(read_json(line, _MAX_LINE))
             yield {plain_name(key): value for key, value in found.items()}
-        except UnreadableError as error:
+        except DecodeError as error:
             malformed[index] = error.problem
             yield {}
 

@@ -81,7 +81,7 @@ def lost_fixes(acknowledged: set[FixKey], log: Iterable[PartitionLog], names: Al
     return sorted(
         (kind, device, t_ms)
         for kind, device, t_ms in acknowledged - logged
-        if (*names.iotp(device, cast("Kind", kind))[1:], t_ms) not in logged
+        if (*names.derived("iotp", device, cast("Kind", kind))[1:], t_ms) not in logged
     )
 
 

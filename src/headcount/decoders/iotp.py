@@ -17,17 +17,10 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from headcount.adapters.decoding import (
-    MAX_BYTES,
-    IgnoredMessage,
-    Outcome,
-    RejectedMessage,
-    decode_fix,
-    to_number,
-)
-from headcount.adapters.device_aliases import AliasResolver, InactiveDeviceError
+from headcount.decoders.tolerant import MAX_BYTES, fix_of, to_number
+from headcount.decoding import Decoded, DecodeError, Message
 from headcount.messages.topics import Kind
-from headcount.messaging.fix_json import UnreadableError, field_problem, plain, read_json, read_object
+from headcount.messaging.fix_json import field_problem, plain, read_json, read_object
 
 KIND_OF_TOPIC: dict[str, Kind] = {"car-iotp": "vehicle", "mobile-iotp": "person"}
 
@@ -51,27 +44,26 @@ MAX_ID_CHARS = 1000
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 
 
-def decode(topic: str, payload: bytes, received_s: float, names: AliasResolver) -> list[Outcome]:
-    """Translate one MQTT message that the broker received at `received_s` (Unix seconds) to one outcome."""
-    kind = KIND_OF_TOPIC.get(topic)
+def decode(payload: bytes, message: Message) -> list[Decoded]:
+    """Decode a message to one fix.
+
+    Raises:
+        DecodeError: the message is not valid.
+    """
+    kind = KIND_OF_TOPIC.get(message.topic)
     if kind is None:
-        return [RejectedMessage("topic")]
-    try:
-        fields = _unwrap(payload)
-        name = _sender_id(fields.get("id"))
-        return [decode_fix(names.iotp(name, kind), _event_time_s(fields, received_s), fields, FIELD_NAMES)]
-    except UnreadableError as error:
-        return [RejectedMessage(error.label, error.problem)]
-    except InactiveDeviceError as status:
-        return [IgnoredMessage(str(status))]
+        raise DecodeError("topic", f"the topic is not {' or '.join(KIND_OF_TOPIC)}")
+    fields = _unwrap(payload)
+    name = _sender_id(fields.get("id"))
+    return [fix_of(name, kind, _event_time_s(fields, message.received_s), fields, FIELD_NAMES)]
 
 
 def _sender_id(value: object) -> str:
     """The sender's id as text; a number is valid, too."""
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise UnreadableError("no_id", "id is missing, empty, or neither a text nor a whole number")
+        raise DecodeError("no_id", "id is missing, empty, or neither a text nor a whole number")
     if isinstance(value, str) and len(value) > MAX_ID_CHARS:
-        raise UnreadableError("long_id", f"id has {len(value)} characters, {MAX_ID_CHARS} are allowed")
+        raise DecodeError("long_id", f"id has {len(value)} characters, {MAX_ID_CHARS} are allowed")
     return str(value)
 
 
@@ -88,13 +80,13 @@ def _unwrap(payload: bytes) -> dict[str, Any]:
         if wrapper is None or any(name in value for name in FIELD_NAMES["lat"]):
             return fields
         value = value[wrapper]
-    raise UnreadableError("too_many_wrappers", f"the position is inside more than {MAX_WRAPPERS} objects")
+    raise DecodeError("too_many_wrappers", f"the position is inside more than {MAX_WRAPPERS} objects")
 
 
 def _json_or_base64(payload: bytes) -> Any:
     try:
         return read_json(payload, MAX_BYTES)
-    except UnreadableError as error:
+    except DecodeError as error:
         if error.label == "too_large" or not _BASE64.fullmatch(_compact(payload)):
             raise
     return _from_base64(payload)
@@ -110,7 +102,7 @@ def _from_base64(text: bytes) -> Any:
     try:
         decoded = binascii.a2b_base64(standard + b"=" * (-len(standard) % 4), strict_mode=True)
     except binascii.Error:
-        raise UnreadableError("not_json", "it is neither JSON nor Base64 of JSON") from None
+        raise DecodeError("not_json", "it is neither JSON nor Base64 of JSON") from None
     return read_json(decoded, MAX_BYTES)
 
 
@@ -128,7 +120,7 @@ def _event_time_s(fields: dict[str, Any], received_s: float) -> float:
         if isinstance(value, str) and (moment := _iso_s(value)) is not None:
             return moment
     name = next(name for name in TIME_FIELDS if fields.get(name) is not None)
-    raise UnreadableError("no_time", f"{field_problem(fields, name, texts=True)}, nor ISO 8601")
+    raise DecodeError("no_time", f"{field_problem(fields, name, texts=True)}, nor ISO 8601")
 
 
 def _iso_s(text: str) -> float | None:
