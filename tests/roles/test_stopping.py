@@ -16,7 +16,7 @@ from headcount.runtime.ports import free_ports
 from waiting import BUSY_S, LIMIT_S, wait_until
 
 SITE = Path(__file__).resolve().parents[2] / "sites" / "ul.geojson"
-ROLES = ("adapters", "api", "broker", "core", "count", "devices", "history", "proxy", "scale")
+ROLES = ("adapters", "api", "bridge", "broker", "core", "count", "devices", "history", "proxy", "scale")
 PORTS = ("mqtt", "ws", "http", "nats", "leaf", "cluster", "health")
 #: Touched by a role's event loop once its work has begun, see `headcount.runtime.heartbeat`.
 HEARTBEAT = "HEADCOUNT_HEARTBEAT_FILE"
@@ -36,6 +36,7 @@ def test_a_role_without_a_core_stops(tmp_path: Path, role: str) -> None:
         "HEADCOUNT_CORE": f"127.0.0.1:{nowhere[0]}",
         "HEADCOUNT_API": f"127.0.0.1:{nowhere[0]}",
         "HEADCOUNT_SCALE_DRIVER": "none",
+        "HEADCOUNT_BRIDGE_FROM": f"mqtt://127.0.0.1:{nowhere[1]}",
         HEARTBEAT: str(heartbeat),
         **{f"HEADCOUNT_{name.upper()}_PORT": str(port) for name, port in ports.items()},
     }

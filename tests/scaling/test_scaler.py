@@ -25,13 +25,13 @@ from headcount.messages.topics import INTERNAL
 from headcount.messages.units import BrokerUnit, KickRequest, ScalingState
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.kv import KvBucket
+from headcount.messaging.leader_election import LeaderElection
 from headcount.messaging.streams import UNIT_BUCKET
 from headcount.messaging.units import UNIT_TIMEOUT_S, Units
 from headcount.scaling import scaler
 from headcount.scaling.demand import FIXES
 from headcount.scaling.drivers import FleetUnit, UnitRole, free_name
 from headcount.scaling.forecast import SLOTS, LoadProfile, TimeSlot, add_slot, time_slot
-from headcount.scaling.leader_election import LeaderElection
 from headcount.scaling.scaler import PROFILE_KEY, Deployment, run_with
 from headcount.settings.scaling import ScaleSettings
 from nats_fixture import internal_client, open_broker

@@ -32,6 +32,7 @@ VALID: dict[str, Any] = {
     "retain": "fixes=6h,minutes=30d",
     "scale.mounts": "shared:/shared:ro",
     "proxy.unlimited": "10.0.0.0/8,fd00::/8",
+    "bridge.from": "mqtts://broker.example",
     "scale.min_brokers": 2,
     "scale.min_workers": 2,
     "scale.rebalance_start": 1.5,
@@ -42,6 +43,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "tls_cert": {"tls_key": "server.key"},
     "tls_key": {"tls_cert": "server.crt"},
     "client_ca": {"tls": "on"},
+    "bridge.cert": {"bridge.key": "bridge.key"},
+    "bridge.key": {"bridge.cert": "bridge.crt"},
     "oidc_client_secret_file": {"oidc_issuer": "https://id.example"},
 }
 
@@ -86,7 +89,7 @@ def valid(setting: Setting) -> Any:
 
 def value_of(settings: Settings, setting: Setting) -> Any:
     """The value in the settings."""
-    return getattr(getattr(settings, setting.section) if setting.section else settings, setting.name)
+    return getattr(getattr(settings, setting.section) if setting.section else settings, setting.field)
 
 
 def run(*arguments: str) -> Settings:

@@ -21,6 +21,7 @@ from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.reports import (
     AdapterReport,
+    BridgeReport,
     HistoryReport,
     LatencyHistogram,
     RefusalReport,
@@ -35,6 +36,8 @@ WORKER_TIMEOUT_S = 60.0
 MAX_WORKERS = 1000
 #: An autoscaler without a report for longer is gone; by default it reports every two seconds.
 SCALER_TIMEOUT_S = 15.0
+#: A bridge without a report for longer is gone.
+BRIDGE_TIMEOUT_S = 5.0
 MAX_SIGNALS = 64
 MAX_FORMATS = 32
 MAX_REFUSALS = 64
@@ -45,6 +48,7 @@ _KINDS = (*KINDS, "unknown")
 ADAPTER_COUNTERS = {"translated": "format", "rejected": "reason", "ignored": "reason"}
 _worker_report = msgspec.json.Decoder(WorkerReport)
 _adapter_report = msgspec.json.Decoder(AdapterReport)
+_bridge_report = msgspec.json.Decoder(BridgeReport)
 _history_report = msgspec.json.Decoder(HistoryReport)
 _refusal_report = msgspec.json.Decoder(RefusalReport)
 _scaling_state = msgspec.json.Decoder(ScalingState)
@@ -96,6 +100,8 @@ class Metrics:
         self._fixes = MonotonicSums()
         self._latency = MonotonicSums()
         self._adapters = MonotonicSums()
+        self._bridged = MonotonicSums()
+        self._bridges: dict[str, tuple[float, BridgeReport]] = {}
         self._refusals = MonotonicSums()
         self._history = MonotonicSums()
         self._reports: dict[str, tuple[float, WorkerReport]] = {}
@@ -121,6 +127,8 @@ class Metrics:
                 self._take_count(_worker_report.decode(payload))
             elif subject.startswith("metrics.adapters."):
                 self._take_adapters(_adapter_report.decode(payload))
+            elif subject.startswith("metrics.bridge."):
+                self._take_bridge(_bridge_report.decode(payload))
             elif subject.startswith("metrics.history."):
                 self._take_history(_history_report.decode(payload))
             elif subject.startswith("metrics.refusals."):
@@ -144,6 +152,7 @@ class Metrics:
         yield from self._collect_zones()
         yield from self._collect_scaling()
         yield from self._collect_history()
+        yield from self._collect_bridges()
         yield _counter(
             "headcount_rejected_messages",
             "Internal messages that the API could not decode.",
@@ -189,6 +198,32 @@ class Metrics:
             for name, n in sorted(getattr(report, what).items())[:MAX_FORMATS]:
                 numbers[what, name[:64]] = n
         self._adapters.take(report.worker, numbers)
+
+    def _take_bridge(self, report: BridgeReport) -> None:
+        numbers: dict[Key, float] = {("copied", name[:64]): n for name, n in report.copied.items()}
+        numbers |= {("ignored", name[:64]): n for name, n in sorted(report.ignored.items())[:MAX_FORMATS]}
+        self._bridged.take(report.process, numbers)
+        now = self._clock()
+        recent = {key: each for key, each in self._bridges.items() if now - each[0] <= WORKER_TIMEOUT_S}
+        self._bridges = {**dict(list(recent.items())[-MAX_WORKERS:]), report.process: (now, report)}
+
+    def _collect_bridges(self) -> Iterator[Metric]:
+        now = self._clock()
+        bridges = [report for at, report in self._bridges.values() if now - at <= BRIDGE_TIMEOUT_S]
+        for name, text, number in (
+            ("bridges", "Bridges, the active and those that wait.", len(bridges)),
+            ("bridge_active", "Bridges that copy.", sum(each.active for each in bridges)),
+            (
+                "bridge_connected",
+                "Bridges that are connected to their source.",
+                sum(each.connected for each in bridges),
+            ),
+        ):
+            yield _gauge(f"headcount_{name}", text, number)
+        for what, label in (("copied", "to"), ("ignored", "reason")):
+            values = {key[1:]: n for key, n in self._bridged.totals.items() if key[0] == what}
+            text = f"Messages of other brokers that were {what}."
+            yield _counter(f"headcount_bridge_{what}_messages", text, (label,), values)
 
     def _take_scaling(self, state: ScalingState) -> None:
         """Store the state, and count its new decisions."""

@@ -9,6 +9,7 @@ import click
 
 from headcount.cli.options import SettingsCommand, takes_settings
 from headcount.cli.up import require_site
+from headcount.settings.bridge import BRIDGE_GROUP
 from headcount.settings.deployment import CLUSTER, DEPLOYMENT_GROUPS, Settings
 from headcount.settings.proxy import PROXY_GROUP
 from headcount.settings.scaling import SCALE_GROUPS
@@ -19,6 +20,7 @@ _DESCRIPTIONS = {
     "count": "counts its share of the partitions",
     "history": "stores the last 24 hours",
     "adapters": "translates other message formats",
+    "bridge": "copies messages of another broker or bus",
     "devices": "manages devices and their data; on one machine, authenticates devices",
     "api": "HTTP: map, API, metrics",
     "proxy": "balances connections across brokers and APIs (HAProxy); settings: [proxy]",
@@ -32,6 +34,7 @@ _RUN_HELP = """Run one role in this process.
 headcount run core
 headcount run broker --core core-0:4222
 headcount run count --site campus.geojson --core core-0:4222
+headcount run bridge --from mqtts://broker.example --bridge-user headcount --bridge-password-file password
 
 \b
 """ + "\n".join(f"{name:<9} {text}" for name, text in _DESCRIPTIONS.items())
@@ -39,7 +42,7 @@ headcount run count --site campus.geojson --core core-0:4222
 
 @click.command(cls=SettingsCommand, help=_RUN_HELP)
 @click.argument("role", type=click.Choice(list(_DESCRIPTIONS)))
-@takes_settings(*DEPLOYMENT_GROUPS, CLUSTER, hidden=(*SCALE_GROUPS, PROXY_GROUP))
+@takes_settings(*DEPLOYMENT_GROUPS, CLUSTER, BRIDGE_GROUP, hidden=(*SCALE_GROUPS, PROXY_GROUP))
 def run(role: str, settings: Settings) -> None:
     """Run one role until SIGINT or SIGTERM."""
     _run(role, settings)
@@ -63,7 +66,7 @@ def scale(settings: Settings) -> None:
 
 def _run(role: str, settings: Settings) -> None:
     """Run a role until SIGINT or SIGTERM."""
-    from headcount.roles import ROLES, load
+    from headcount.roles import REPORTING, ROLES, load, load_reporting
     from headcount.roles.endpoints import health_url
     from headcount.runtime.heartbeat import beating
     from headcount.runtime.logs import configure_logging
@@ -77,11 +80,9 @@ def _run(role: str, settings: Settings) -> None:
 
     async def work(stop: asyncio.Event) -> None:
         async with beating(settings.heartbeat_file, health_url(role, settings)) as report:
-            if role == "core":
-                from headcount.roles.core import run as run_core
-
-                await run_core(settings, stop, report)
-                return
-            await load(role)(settings, stop)
+            if role in REPORTING:
+                await load_reporting(role)(settings, stop, report)
+            else:
+                await load(role)(settings, stop)
 
     asyncio.run(run_role(work))

@@ -17,6 +17,7 @@ import click
 from headcount.cli import LAYERS
 from headcount.cli.options import SettingsCommand, takes_settings
 from headcount.errors import HeadcountError, SettingsError
+from headcount.settings.bridge import BRIDGE_GROUP
 from headcount.settings.deployment import ANY, DEPLOYMENT_GROUPS, Settings
 from headcount.settings.formats import joined
 from headcount.settings.layers import Layers
@@ -54,7 +55,7 @@ def require_site(settings: Settings) -> None:
 
 @click.command(cls=SettingsCommand)
 @click.option("--elastic", is_flag=True, help="Run as many brokers and workers as the load needs.")
-@takes_settings(*DEPLOYMENT_GROUPS, hidden=(*_UNITS, *SCALE_GROUPS, PROXY_GROUP))
+@takes_settings(*DEPLOYMENT_GROUPS, hidden=(*_UNITS, *SCALE_GROUPS, PROXY_GROUP, BRIDGE_GROUP))
 def up(elastic: bool, settings: Settings) -> None:
     """Run everything on this machine: broker, counting, history, API and map.
 

@@ -56,7 +56,7 @@ class HistoryWriterStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StreamRange:
     """Messages to read: those of a stream on some subjects, from a sequence on."""
 
     stream: str
@@ -92,7 +92,7 @@ class Intake:
     decode_event: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
 
     # --- from the streams into memory -----------------------------------------------------------------
-    async def begin_rows(self) -> Source | None:
+    async def begin_rows(self) -> StreamRange | None:
         """Accept the rows of this writer's share, from the marks in the manifest on; None if it has none.
 
         Raises:
@@ -117,9 +117,9 @@ class Intake:
             return None
         subjects = [HISTORY_SUBJECT.format(partition=each) for each in sorted(wanted)]
         first = 1 if self.unchecked else min(map(self.rows.added_seq, wanted)) + 1
-        return Source(HISTORY_STREAM, subjects, first, self.add_rows)
+        return StreamRange(HISTORY_STREAM, subjects, first, self.add_rows)
 
-    async def begin_events(self) -> Source | None:
+    async def begin_events(self) -> StreamRange | None:
         """Accept the events if they are in this writer's share, as `begin_rows`."""
         if EVENTS not in self.share:
             await self.flush()
@@ -131,7 +131,7 @@ class Intake:
             if self.events.stored is None or self.events.stored.stream != mark.stream:
                 self.events.start(mark)
         subjects = [EVENT_SUBJECT.format(site="*", zone="*")]
-        return Source(EVENT_STREAM, subjects, self.events.seq + 1, self.add_event)
+        return StreamRange(EVENT_STREAM, subjects, self.events.seq + 1, self.add_event)
 
     def drop(self, partitions: Collection[int]) -> None:
         """Drop the waiting rows of partitions, and accept no more."""

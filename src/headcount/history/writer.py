@@ -25,7 +25,7 @@ import msgspec
 
 from headcount.errors import HeadcountError, LogError, StoreError
 from headcount.history.catalog import Catalog
-from headcount.history.intake import REQUEST_S, Clock, HistoryWriterStats, Intake, Source
+from headcount.history.intake import REQUEST_S, Clock, HistoryWriterStats, Intake, StreamRange
 from headcount.history.members import Members
 from headcount.history.objects import ObjectStore
 from headcount.history.row_erasure import ErasedRows, asked, erase_rows
@@ -186,7 +186,7 @@ async def _join(intake: Intake, members: Members, stop: asyncio.Event) -> None:
 
 async def _read(
     intake: Intake,
-    begin: Callable[[], Awaitable[Source | None]],
+    begin: Callable[[], Awaitable[StreamRange | None]],
     is_current: Callable[[], bool],
     stop: asyncio.Event,
 ) -> None:
@@ -210,7 +210,7 @@ async def _read(
             await wait_any(stop, timeout_s=RETRY_S)
 
 
-async def _follow(intake: Intake, source: Source, over: Callable[[], bool]) -> None:
+async def _follow(intake: Intake, source: StreamRange, over: Callable[[], bool]) -> None:
     """Read until `over()` is true or a delivery is missing.
 
     Raises:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 import msgspec
 
 #: metrics.count.<worker>: WorkerReport; metrics.adapters.<worker>: AdapterReport; metrics.scale.<name>:
-#: metrics.history.<writer>: HistoryReport;
+#: metrics.history.<writer>: HistoryReport; metrics.bridge.<process>: BridgeReport;
 #: metrics.refusals.<server>: RefusalReport, when it has changed. ScalingState (messages/units.py), once per period of the scaler.
 REPORT_SUBJECTS = "metrics.>"
 WORKER_REPORT_SUBJECT = "metrics.count.{worker}"
 HISTORY_REPORT_SUBJECT = "metrics.history.{writer}"
 ADAPTER_REPORT_SUBJECT = "metrics.adapters.{worker}"
+BRIDGE_REPORT_SUBJECT = "metrics.bridge.{process}"
 REFUSAL_REPORT_SUBJECT = "metrics.refusals.{server}"
 SCALER_REPORT_SUBJECT = "metrics.scale.{name}"
 
@@ -66,3 +67,14 @@ class AdapterReport(msgspec.Struct):
     translated: Mapping[str, float] = {}  # by format
     ignored: Mapping[str, float] = {}  # by reason
     rejected: Mapping[str, float] = {}  # by reason
+
+
+class BridgeReport(msgspec.Struct):
+    """A bridge's report: messages of its source by what became of them."""
+
+    process: str
+    name: str  # of the bridge
+    active: bool = False  # whether it copies; otherwise it waits for the active one to end
+    connected: bool = False  # to the source
+    copied: Mapping[str, float] = {}  # "log", or "foreign" for a decoder
+    ignored: Mapping[str, float] = {}  # by reason

@@ -82,6 +82,16 @@ HISTORY_STORE_SUBJECT = "ask.history.store"
 DEVICE_STATE_SUBJECT = "ask.{partition}"
 
 
+def subject_of(topic: str) -> str | None:
+    """The NATS subject of an MQTT topic; None: it has none.
+
+    Source: nats-server `mqtt.go`: `/` becomes `.`, `.` becomes `//`, and an empty level becomes `/`.
+    """
+    if not topic or re.search(r"[\x00-\x20\x7f*>+#\ud800-\udfff]", topic):
+        return None
+    return ".".join(level.replace(".", "//") or "/" for level in topic.split("/"))
+
+
 def partition_of(site: str, device: str, partitions: int) -> int:
     """The partition of a device, computed like the server's subject mapping `partition(P,1,3)`.
 

@@ -44,7 +44,7 @@ async def everything(settings: Settings) -> AsyncIterator[SiteSummary]:
     # an invalid site file or certificate is reported here, once
     site, config = in_fork(lambda: (summarise(settings), standalone_config(settings)))
     check_free("HTTP", settings.host, settings.http_port, "--http-port")
-    parts = {role: Part(["run", role], settings) for role in WORKING_ROLES}
+    parts = {role: Part(["run", role], settings) for role in (*WORKING_ROLES, *_bridge(settings))}
     async with _running(config, parts, settings):
         await _until_ready(settings, config, _auth_service_problem if not settings.open else None)
         yield site
@@ -73,12 +73,19 @@ async def elastic(settings: Settings) -> AsyncIterator[SiteSummary]:
     site, public, config = in_fork(
         lambda: (summarise(settings), standalone_config(settings), core_config(inside))
     )
-    parts = {role: Part(["run", role], inside) for role in ("api", "devices", "history", "adapters")}
+    parts = {
+        role: Part(["run", role], inside)
+        for role in ("api", "devices", "history", "adapters", *_bridge(inside))
+    }
     parts["proxy"] = Part(["run", "proxy"], proxy)
     parts["scale"] = Part(["run", "scale"], inside, extra_stop_s=SCALE_EXTRA_S)
     async with _running(config, parts, settings):
         await _until_ready(settings, public, _mqtt_problem)
         yield site
+
+
+def _bridge(settings: Settings) -> tuple[str, ...]:
+    return ("bridge",) if settings.bridge.from_ else ()
 
 
 @contextlib.asynccontextmanager

@@ -24,6 +24,7 @@ from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, KickRequest, ScalingDecision, ScalingState, ScalingTarget
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.kv import KvBucket
+from headcount.messaging.leader_election import LeaderElection
 from headcount.messaging.streams import UNIT_BUCKET
 from headcount.messaging.units import Units
 from headcount.runtime.supervisor import STOP_S
@@ -42,7 +43,6 @@ from headcount.scaling.drivers import UNIT_ROLES, Driver, FleetUnit, UnitRole
 from headcount.scaling.drivers.none import NoDriver
 from headcount.scaling.drivers.process import ProcessDriver
 from headcount.scaling.forecast import LoadForecaster, LoadProfile
-from headcount.scaling.leader_election import LeaderElection
 from headcount.scaling.policy import PolicyState, decide
 from headcount.scaling.signals import ReportCollector
 from headcount.settings.formats import split

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headcount.errors import SettingsError
+from headcount.settings.bridge import BridgeSettings
 from headcount.settings.environment import process_environment
 from headcount.settings.formats import (
     ADDRESSES,
@@ -251,6 +252,7 @@ class Settings:
     )
     scale: ScaleSettings = field(default_factory=ScaleSettings)
     proxy: ProxySettings = field(default_factory=ProxySettings)
+    bridge: BridgeSettings = field(default_factory=BridgeSettings)
 
     def __post_init__(self) -> None:
         """Check the values, and choose the ports that are not set.
@@ -296,12 +298,16 @@ class Settings:
         Raises:
             SettingsError: a value is out of range, or two contradict each other.
         """
-        sections: dict[str, dict[str, Any]] = {"": {}, "scale": {}, "proxy": {}}
+        sections: dict[str, dict[str, Any]] = {"": {}, "scale": {}, "proxy": {}, "bridge": {}}
+        declared = settings_of(Settings)
         for key, value in values.items():
-            section, _, name = key.rpartition(".")
-            sections[section][name] = value
-        scale, proxy = ScaleSettings(**sections["scale"]), ProxySettings(**sections["proxy"])
-        return cls(**sections[""], scale=scale, proxy=proxy)
+            sections[declared[key].section][declared[key].field] = value
+        return cls(
+            **sections[""],
+            scale=ScaleSettings(**sections["scale"]),
+            proxy=ProxySettings(**sections["proxy"]),
+            bridge=BridgeSettings(**sections["bridge"]),
+        )
 
     @property
     def smallest_shown(self) -> int:
@@ -372,5 +378,5 @@ class Settings:
         ours = {CONFIG_VARIABLE: os.devnull}
         for one in settings_of(Settings).values():
             holder = getattr(self, one.section) if one.section else self
-            ours[one.variable] = one.text(getattr(holder, one.name))
+            ours[one.variable] = one.text(getattr(holder, one.field))
         return {**process_environment(), **ours}

@@ -119,6 +119,12 @@ HISTORY_PLACE = TextFormat(
     "s3://BUCKET/PREFIX, or the absolute path of a folder",
     "PLACE",
 )
+BRIDGE_URL = TextFormat(
+    _matches(r"(mqtts?|amqps?|kafka|rediss?|gtfs-rt\+https?)://[!-~]+"),
+    "URL",
+    "mqtt://HOST:PORT, mqtts://, amqp://, amqps://, kafka://, redis://, rediss:// or gtfs-rt+https://",
+    "URL",
+)
 MOUNTS = TextFormat(
     lambda text: all(_is_mount(part) for part in split(text)),
     "list of mounts",

@@ -42,6 +42,8 @@ class Declaration:
     default_text: str = ""
     group: str = ""
     variable: str = ""
+    flag: str = ""
+    secret: bool = False  # whether a value can hold a password, and errors omit it
 
 
 def setting(default: Any, text: str, *, factory: Callable[[], Any] | None = None, **declared: Any) -> Any:
@@ -66,6 +68,7 @@ class Setting:
     key: str
     section: str
     name: str
+    field: str  # its attribute: the name, with `_` after a word that Python reserves
     flag: str
     variable: str
     type: type
@@ -160,7 +163,8 @@ class Setting:
             raise SettingsError(self.key, f"'{value}' is {is_a}; use {use}")
         if declared.format and value and not declared.format.is_valid(value):
             rule = f"; use {declared.format.rule}" if declared.format.rule else ""
-            raise SettingsError(self.key, f"{value!r} is not a valid {declared.format.name}{rule}")
+            shown = "the value" if declared.secret else repr(value)
+            raise SettingsError(self.key, f"{shown} is not a valid {declared.format.name}{rule}")
 
     def error(self, value: Any) -> SettingsError:
         """The error for a value that is not valid."""
@@ -185,13 +189,15 @@ def settings_of(cls: type) -> dict[str, Setting]:
         if declared is None:
             found |= settings_of(hints[field.name])
             continue
-        key = f"{section}.{field.name}" if section else field.name
+        name = field.name.rstrip("_")
+        key = f"{section}.{name}" if section else name
         kind, choices = _type(hints[field.name])
         found[key] = Setting(
             key,
             section,
+            name,
             field.name,
-            f"--{getattr(cls, 'FLAG_PREFIX', '')}{field.name.replace('_', '-')}",
+            declared.flag or f"--{getattr(cls, 'FLAG_PREFIX', '')}{name.replace('_', '-')}",
             declared.variable or PREFIX + key.replace(".", "_").upper(),
             kind,
             choices,
@@ -219,5 +225,5 @@ def check_all(settings: Any) -> None:
     section = getattr(settings, "SECTION", "")
     cls: Any = type(settings)
     for one in settings_of(cls).values():
-        if one.section == section and (value := getattr(settings, one.name)) is not None:
+        if one.section == section and (value := getattr(settings, one.field)) is not None:
             one.check(value)

@@ -1,6 +1,6 @@
-"""Leader election: of any number of scalers one decides, by a key of the bucket UNIT.
+"""Leader election: of any number of scalers, or bridges of one name, one is active, by a key of the bucket UNIT.
 
-The leader renews its lease by compare-and-set every period. Another scaler takes the lease over when the
+The leader renews its lease by compare-and-set every period. Another candidate takes the lease over when the
 key's revision has not changed for `TTL_S` by its own clock, so clocks need not agree; a leader that was
 paused meanwhile fails at its next renewal and steps down.
 """
@@ -18,7 +18,8 @@ from headcount.messaging.kv import KvBucket
 
 _log = logging.getLogger(__name__)
 
-LEADER_KEY = "scaling.leader"
+SCALER_LEADER_KEY = "scaling.leader"
+BRIDGE_LEADER_KEY = "bridge.{name}"
 #: A lease that was not renewed for this long is lost: three periods, and at least this.
 TTL_S = 6.0
 _VACANT = ""
@@ -32,11 +33,18 @@ class LeaderElection:
     """The election as one candidate sees it; every call raises LogError if NATS does not answer."""
 
     def __init__(
-        self, bucket: KvBucket, name: str, ttl_s: float = TTL_S, clock: Callable[[], float] = time.monotonic
+        self,
+        bucket: KvBucket,
+        name: str,
+        ttl_s: float = TTL_S,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        key: str = SCALER_LEADER_KEY,
     ) -> None:
         """Take part under `name`, which must be unique to this process."""
         self._bucket = bucket
         self._name = name
+        self._key = key
         self._ttl_s = ttl_s
         self._clock = clock
         self._revision: int | None = None  # of our lease
@@ -56,8 +64,8 @@ class LeaderElection:
             if self._revision is not None:
                 self._renewed_s = began_s
                 return True
-            _log.warning("another scaler leads now")
-        entry = await self._bucket.get(LEADER_KEY)
+            _log.warning("%s: another process leads now", self._key)
+        entry = await self._bucket.get(self._key)
         if entry is None:
             self._revision = await self._write(self._name, 0)
         else:
@@ -69,7 +77,7 @@ class LeaderElection:
             self._revision = None if valid else await self._write(self._name, entry.revision)
         if self._revision is not None:
             self._renewed_s = began_s
-            _log.info("%s leads from now on", self._name)
+            _log.info("%s: %s leads from now on", self._key, self._name)
         return self._revision is not None
 
     async def resign(self) -> None:
@@ -79,4 +87,4 @@ class LeaderElection:
             self._revision = None
 
     async def _write(self, leader: str, revision: int) -> int | None:
-        return await self._bucket.replace(LEADER_KEY, msgspec.json.encode(_LeaderLease(leader)), revision)
+        return await self._bucket.replace(self._key, msgspec.json.encode(_LeaderLease(leader)), revision)

@@ -1,0 +1,1 @@
+"""The role `bridge`: copies messages of other brokers and buses into the log."""
