@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 
 from headcount.adapters import translator
-from headcount.adapters.device_aliases import AliasResolver
 from headcount.broker.core import Broker
+from headcount.decoders.device_aliases import AliasResolver
 from headcount.devices.registry import Registry
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from headcount.adapters.device_aliases import AliasResolver
 from headcount.counting.engine import Engine
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.decoders import formats, iotp
 from headcount.decoders.canonical import Outcome
+from headcount.decoders.device_aliases import AliasResolver
 from headcount.decoding import Message
 from headcount.devices.auth_callout import decode_request
 from headcount.devices.commands import decode_ack

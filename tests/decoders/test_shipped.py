@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.adapters.device_aliases import AliasResolver
 from headcount.decoders import owntracks
 from headcount.decoders.canonical import CanonicalMessage, Outcome, radius_68
+from headcount.decoders.device_aliases import AliasResolver
 from headcount.decoders.formats import SHIPPED, decode_message
 from headcount.decoders.tolerant import MAX_BYTES
 from headcount.decoding import DecodeError, Ignored, Message

@@ -16,10 +16,10 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.adapters.device_aliases import AliasResolver
 from headcount.counting.site_file import parse_site
 from headcount.decoders import iotp
 from headcount.decoders.canonical import CanonicalMessage
+from headcount.decoders.device_aliases import AliasResolver
 from headcount.decoding import Message
 from headcount.devices.registry_cache import RegistryCache
 from headcount.lab.load.day_profile import NIGHT, DayProfile, pace, presence

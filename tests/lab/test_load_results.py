@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.adapters.device_aliases import AliasResolver
+from headcount.decoders.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
 from headcount.lab.chaos.comparison import Comparison
 from headcount.lab.chaos.independent_reader import LogEntry, LoggedFix, PartitionLog

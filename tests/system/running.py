@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import psutil
 
-from headcount.adapters.device_aliases import AliasResolver
+from headcount.decoders.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
 from headcount.runtime.ports import free_ports
 from waiting import BUSY_S, LIMIT_S, wait_until

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from headcount.adapters.device_aliases import AliasResolver
 from headcount.decoders.canonical import CanonicalMessage, Outcome
+from headcount.decoders.device_aliases import AliasResolver
 from headcount.decoders.formats import SHIPPED, decode_message
 from headcount.decoding import DecodeError, Ignored, Message
 from headcount.devices.registry_cache import RegistryCache

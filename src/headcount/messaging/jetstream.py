@@ -7,10 +7,10 @@ request, so the API is used as it is: JSON on `$JS.API.…` (docs/decisions).
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -178,6 +178,34 @@ async def append(
     answer = await connection.request_message(subject, payload, timeout_s=timeout_s, headers=headers)
     check_answer(subject, answer.data)
     return msgspec.json.decode(answer.data, type=_PubAck).seq
+
+
+class NewMessage(NamedTuple):
+    """A message to store."""
+
+    subject: str
+    payload: bytes
+    #: A message with the id of one that its stream has taken within the duplicate window is not stored again.
+    id: str = ""
+
+
+async def append_all(
+    connection: Connection, messages: Sequence[NewMessage], *, timeout_s: float = ANSWER_S
+) -> None:
+    """Store messages, those of one stream in this order, and wait until all are stored.
+
+    Raises:
+        LogError: at least one isn't known to be stored.
+    """
+    async with connection.inbox() as inbox:
+        for subject, payload, id_ in messages:
+            headers = {"Nats-Msg-Id": id_} if id_ else None
+            await connection.publish(subject, payload, reply=inbox.subject, headers=headers)
+        for _ in messages:
+            answer = await inbox.next(timeout_s)
+            if (answer.headers or {}).get("Status") == _NO_RESPONDERS:
+                raise NoRespondersError("no stream takes the message")
+            check_answer("a message", answer.data)
 
 
 async def stream_names(connection: Connection, *, timeout_s: float = ANSWER_S) -> list[str]:

@@ -37,6 +37,11 @@ class SiteFollower(Sites):
         self._turn = asyncio.Lock()
         self._awake = asyncio.Event()
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the stored sites have been read once."""
+        return self._revision >= 0
+
     async def refresh(self) -> bool:
         """Read what is new; return whether anything is.
 

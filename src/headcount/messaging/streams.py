@@ -67,6 +67,8 @@ MIB = 1 << 20
 HOUR_S = 3600
 #: The log's length (DESIGN: an hour; a day is in Parquet).
 LOG_AGE_S = HOUR_S
+#: A fix that is stored again with the same message id within this time is dropped. The server holds the ids in memory.
+DUPLICATE_WINDOW_S = 120
 HISTORY_AGE_S = 24 * HOUR_S
 #: Size of all streams together on a disk that is large enough: at about 125 bytes per fix, the FIX streams
 #: hold 75 million, an hour at 20 000 per second.
@@ -194,6 +196,7 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
             FIX_STREAM.format(partition=partition),
             with_stored([f"fix.{partition}.>"]),
             max_age=LOG_AGE_S * NS,
+            duplicate_window=DUPLICATE_WINDOW_S * NS,
             max_bytes=per_fix_stream,
             max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
             metadata={PARTITIONS_KEY: str(partitions)},

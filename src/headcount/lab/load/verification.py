@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from headcount.adapters.device_aliases import AliasResolver
 from headcount.adapters.translator import DURABLE
+from headcount.decoders.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
 from headcount.lab.chaos.expected_counts import site_of
