@@ -21,10 +21,13 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from headcount.runtime.ports import free_ports
+from headcount.tls.certificates import ensure_server_certificate
 
 JARS = Path(os.environ.get("HEADCOUNT_KAFKA", Path.home() / ".cache/headcount/kafka-4.3.1"))
 _JAVA = ("java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{JARS}/*")
 _CLUSTER = "aGVhZGNvdW50LXRlc3RzMQ"
+#: The account of the listener with TLS.
+USER, PASSWORD = "bridge", "a-password-for-tests-only"
 _START_S = 120.0
 #: One broker that is its own controller. A group's first members wait for no others, and a killed broker's
 #: session ends soon: until then, the controller does not accept the restarted one.
@@ -32,11 +35,16 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{tls_port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{tls_port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \\
+  required user_{user}="{password}";
+ssl.keystore.type=PEM
+ssl.keystore.location={keystore}
 log.dirs={log}
 auto.create.topics.enable=false
 broker.heartbeat.interval.ms=200
@@ -58,12 +66,23 @@ class KafkaServer:
 
     def __init__(self, folder: Path) -> None:
         """Format the storage of a new broker; `start` starts it."""
-        self.port, controller = free_ports(2)
-        self.address = f"127.0.0.1:{self.port}"
+        port, tls_port, controller = free_ports(3)
+        self.address, self.tls_address = f"127.0.0.1:{port}", f"127.0.0.1:{tls_port}"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        text = _PROPERTIES.format(port=self.port, controller=controller, log=folder / "log")
+        self.certificate, key = ensure_server_certificate(folder, ["127.0.0.1"])
+        keystore = folder / "keystore.pem"
+        keystore.write_bytes(key.read_bytes() + self.certificate.read_bytes())
+        text = _PROPERTIES.format(
+            port=port,
+            tls_port=tls_port,
+            controller=controller,
+            log=folder / "log",
+            keystore=keystore,
+            user=USER,
+            password=PASSWORD,
+        )
         self._properties = folder / "server.properties"
         self._properties.write_text(text)
         command = [*_JAVA, "kafka.tools.StorageTool", "format", "--standalone"]

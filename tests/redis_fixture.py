@@ -18,7 +18,10 @@ import pytest
 import redis
 
 from headcount.runtime.ports import free_ports
+from headcount.tls.certificates import ensure_server_certificate
 
+#: The account that clients with TLS use; without TLS they need none.
+USER, PASSWORD = "bridge", "a-password-for-tests-only"
 _START_S = 60.0
 
 
@@ -27,16 +30,29 @@ class RedisServer:
 
     def __init__(self, program: str, folder: Path) -> None:
         """Choose a port; `start` starts the server."""
-        (self.port,) = free_ports(1)
-        self.url = f"redis://127.0.0.1:{self.port}"
+        self._port, self._tls_port = free_ports(2)
+        self.url, self.tls_url = f"redis://127.0.0.1:{self._port}", f"rediss://127.0.0.1:{self._tls_port}"
         self._program, self._folder = program, folder
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        self.certificate, self._key = ensure_server_certificate(folder, ["127.0.0.1"])
 
     def start(self) -> None:
         """Start the server and wait until it has loaded its file."""
-        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        command = [
+            self._program,
+            "--port",
+            str(self._port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self._folder),
+        ]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        command += ["--tls-port", str(self._tls_port), "--tls-auth-clients", "no"]
+        command += ["--tls-cert-file", str(self.certificate), "--tls-key-file", str(self._key)]
+        command += ["--tls-ca-cert-file", str(self.certificate)]
+        command += ["--user", USER, "on", f">{PASSWORD}", "~*", "+@all"]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline_s = time.monotonic() + _START_S

@@ -2,6 +2,9 @@
 
     mqtt://, mqtts://    bridge/mqtt.py
     amqp://, amqps://    bridge/amqp.py
+    kafka://, kafkas://  bridge/kafka.py
+    redis://, rediss://  bridge/redis.py
+    gtfs-rt+https://     bridge/gtfs_realtime.py
 
 A source reconnects by itself. It must deliver a message again, now or at the next start, until `acknowledge` has
 been called after it; the counting rules judge repeated fixes as `duplicate`.
@@ -31,8 +34,19 @@ BATCH_SIZE = 500
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
 
 #: Scheme of a URL → module with `source(options)`, and the extra that it needs.
-_MODULES = {"mqtt": ("mqtt", ""), "mqtts": ("mqtt", ""), "amqp": ("amqp", "amqp"), "amqps": ("amqp", "amqp")}
-_ENCRYPTED = {"mqtts", "amqps"}
+_MODULES = {
+    "mqtt": ("mqtt", ""),
+    "mqtts": ("mqtt", ""),
+    "amqp": ("amqp", "amqp"),
+    "amqps": ("amqp", "amqp"),
+    "kafka": ("kafka", "kafka"),
+    "kafkas": ("kafka", "kafka"),
+    "redis": ("redis", "redis"),
+    "rediss": ("redis", "redis"),
+    "gtfs-rt+http": ("gtfs_realtime", "transit"),
+    "gtfs-rt+https": ("gtfs_realtime", "transit"),
+}
+_ENCRYPTED = {"mqtts", "amqps", "kafkas", "rediss", "gtfs-rt+https"}
 
 
 class SourceMessage(NamedTuple):

@@ -120,9 +120,9 @@ HISTORY_PLACE = TextFormat(
     "PLACE",
 )
 BRIDGE_URL = TextFormat(
-    _matches(r"(mqtts?|amqps?|kafka|rediss?|gtfs-rt\+https?)://[!-~]+"),
+    _matches(r"(mqtts?|amqps?|kafkas?|rediss?|gtfs-rt\+https?)://[!-~]+"),
     "URL",
-    "mqtt://HOST:PORT, mqtts://, amqp://, amqps://, kafka://, redis://, rediss:// or gtfs-rt+https://",
+    "mqtt://HOST:PORT, mqtts://, amqp://, amqps://, kafka://, kafkas://, redis://, rediss:// or gtfs-rt+https://",
     "URL",
 )
 MOUNTS = TextFormat(
