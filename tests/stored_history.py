@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from headcount.history.buffer import StoredColumns
 from headcount.history.catalog import Catalog
-from headcount.history.compaction import CLOSED_S, compact
+from headcount.history.compaction import compact
+from headcount.history.derive import derive_pauses
 from headcount.history.hours import HOUR_S
 from headcount.history.objects import FolderStore
 from headcount.history.reader import HistoryView, SegmentReader
@@ -66,7 +67,9 @@ def stored(
     others: Sequence[Row] = (),
     segments: int = 4,
 ) -> HistoryView:
-    """A view of rows that are spread over segments, compacted or not, and rows that wait, some in both.
+    """A view of rows that wait, or are spread over segments: compacted or not, with their pauses or without.
+
+    Some rows are in both.
 
     Args:
         folder: for the segments.
@@ -102,8 +105,13 @@ def stored(
             ),
         )
         catalog.commit(lambda before, segment=segment: before.with_segments(segment))  # type: ignore[misc]
+    later_s = max((row.received for row, _ in everything), default=0.0) + 3 * HOUR_S
+    if rng.random() < 0.3:
+        derive_pauses(catalog, later_s)  # out of date if segments are merged then
     if rng.random() < 0.5:
-        compact(catalog, max((row.received for row, _ in everything), default=0.0) + HOUR_S + CLOSED_S)
+        compact(catalog, later_s)
+    if rng.random() < 0.5:
+        derive_pauses(catalog, later_s)
     tail = {}
     if waiting:
         tail["fixes"] = pa.concat_tables(

@@ -135,7 +135,7 @@ def merged(catalog: Catalog, group: Sequence[Segment]) -> pa.Table:
     dataset = group[0].dataset
     if dataset == "counts":
         return _added_up(table)
-    keys = _fix_keys(table) if dataset == "fixes" else _keys(table, CLOCKS[dataset][0])
+    keys = fix_keys(table) if dataset == "fixes" else _keys(table, CLOCKS[dataset][0])
     order = pa.array(np.lexsort(tuple(reversed(keys))).astype(np.int32))
     names, columns = table.column_names, list(table.columns)
     del table, keys
@@ -153,7 +153,7 @@ def _common(table: pa.Table) -> pa.Table:
     return table
 
 
-def _fix_keys(table: pa.Table) -> list[I8]:
+def fix_keys(table: pa.Table) -> list[I8]:
     """Site, coarse cell, device, then time.
 
     The rows of an area are in few row groups; and neighbouring rows of one device differ so little that a fix
@@ -164,18 +164,18 @@ def _fix_keys(table: pa.Table) -> list[I8]:
         // CELL_DEG_E7
         for name in ("lat", "lon")
     )
-    device, t = _codes(table["device"]), _numbers(table["t"])
-    return [_codes(table["site"]), lat, lon, device, t, _numbers(table["received"])]
+    device, t = codes(table["device"]), _numbers(table["t"])
+    return [codes(table["site"]), lat, lon, device, t, _numbers(table["received"])]
 
 
 def _keys(table: pa.Table, clock: str) -> list[I8]:
     names = [name for name in ("zone", "kind") if name in table.column_names]
-    return [_codes(table["site"]), *(_codes(table[name]) for name in names), _numbers(table[clock])]
+    return [codes(table["site"]), *(codes(table[name]) for name in names), _numbers(table[clock])]
 
 
 def _added_up(table: pa.Table) -> pa.Table:
     """Counts with one row for each site, zone and instant."""
-    at, site, zone = _numbers(table["at"]), _codes(table["site"]), _codes(table["zone"])
+    at, site, zone = _numbers(table["at"]), codes(table["site"]), codes(table["zone"])
     order = np.lexsort((at, zone, site))
     keys = np.stack([site[order], zone[order], at[order]])
     starts = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
@@ -202,8 +202,8 @@ def _numbers(times: pa.ChunkedArray) -> I8:
     return values
 
 
-def _codes(names: pa.ChunkedArray) -> I8:
-    """A number for each name, in the order of names."""
+def codes(names: pa.ChunkedArray) -> I8:
+    """A number from 0 for each name, in the order of names."""
     texts = _array(names)
     if not pa.types.is_dictionary(texts.type):
         texts = texts.dictionary_encode()

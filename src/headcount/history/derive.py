@@ -1,14 +1,13 @@
-"""Derive `minutes` from stored counts, and `flows` from stored events, an hour at a time.
+"""Derive `minutes` from stored counts, `flows` from events, and `pauses` from fixes, an hour at a time.
 
 An hour is derived once, by any of the writers: its segment and the data set's mark in `Manifest.derived` are
 committed together, and only if neither has changed since the rows were read. When the segments that an hour
 was derived from have changed, it is derived again. Where the result differs, it replaces the earlier
-one with the next `version`: rows came late.
+one with the next `version`: rows came late. Pauses are in no answer, so they have no versions.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,8 +18,9 @@ import pyarrow.compute as pc
 from headcount.history.catalog import Catalog
 from headcount.history.flows import flows, needed_from_s
 from headcount.history.hours import HOUR_S
-from headcount.history.manifest import Manifest, Segment
+from headcount.history.manifest import PAUSES, Manifest, Segment, digest
 from headcount.history.minutes import COUNT_COLUMNS, MINUTE_COLUMNS, MINUTE_S, minutes
+from headcount.history.pauses import write_pauses
 from headcount.history.reader import scan
 from headcount.history.retention import KEEP_S
 from headcount.history.stays import ZoneEvent
@@ -42,13 +42,19 @@ DERIVED_COLUMNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Derivation:
-    """How a data set is derived from another one."""
+class DerivedHours:
+    """A data set whose hours are derived from another one."""
 
     dataset: str
     source: str
-    columns: tuple[str, ...]
     span_s: Callable[[float], tuple[float, float]]  # of the rows that an hour depends on
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation(DerivedHours):
+    """How numbers are derived from all rows that an hour depends on."""
+
+    columns: tuple[str, ...]
     table: Callable[[pa.Table, float], pa.Table]
 
 
@@ -75,18 +81,19 @@ def _flows(rows: pa.Table, hour_s: float) -> pa.Table:
 MINUTES = Derivation(
     "minutes",
     "counts",
-    COUNT_COLUMNS,
     # the minutes that end in the hour
     lambda hour_s: (hour_s - MINUTE_S + 0.001, hour_s + HOUR_S - MINUTE_S),
+    COUNT_COLUMNS,
     _minutes,
 )
 FLOWS = Derivation(
     "flows",
     "events",
-    EVENT_COLUMNS,
     lambda hour_s: (needed_from_s(hour_s), hour_s + HOUR_S - 1e-6),
+    EVENT_COLUMNS,
     _flows,
 )
+PAUSES_OF_FIXES = DerivedHours(PAUSES, "fixes", lambda hour_s: (hour_s, hour_s + HOUR_S - 0.001))
 
 
 def zone_events(rows: pa.Table) -> list[ZoneEvent]:
@@ -124,6 +131,24 @@ def derive(catalog: Catalog, now_s: float, *, kept_s: float = KEEP_S) -> int:
                 break
             done += result
         _merge_days(catalog, how.dataset, now_s - kept_s - MERGE_AFTER_S, now_s)
+    return done + derive_pauses(catalog, now_s)
+
+
+def derive_pauses(catalog: Catalog, now_s: float) -> int:
+    """Derive the pauses of hours that are closed and whose fixes have changed; returns the number of hours.
+
+    Raises:
+        DataFolderError, StoreError: a segment cannot be read or written.
+    """
+    manifest, how = catalog.manifest(), PAUSES_OF_FIXES
+    done = 0
+    for hour_s in _hours(manifest, how, _closed_until(manifest, now_s), 0.0):
+        manifest = catalog.manifest()
+        old = derived_segment(manifest, how.dataset, hour_s)
+        new = write_pauses(catalog, manifest.of(how.source, *how.span_s(hour_s)))
+        if not _commit(catalog, how, hour_s, _sources(manifest, how, hour_s), old, new, now_s):
+            break
+        done += 1
     return done
 
 
@@ -137,7 +162,7 @@ def _closed_until(manifest: Manifest, now_s: float) -> float:
     return min(newest_s, now_s - CLOSE_S) // HOUR_S * HOUR_S
 
 
-def _hours(manifest: Manifest, how: Derivation, end_s: float, kept_from_s: float) -> list[float]:
+def _hours(manifest: Manifest, how: DerivedHours, end_s: float, kept_from_s: float) -> list[float]:
     """The hours before `end_s` that have never been derived, or whose source has changed; oldest first."""
     mark_s = manifest.derived.get(how.dataset, 0.0)
     hours: set[float] = set()
@@ -149,14 +174,14 @@ def _hours(manifest: Manifest, how: Derivation, end_s: float, kept_from_s: float
     for hour_s in sorted(hours):
         if hour_s + HOUR_S > end_s:
             continue
-        old = _derived(manifest, how.dataset, hour_s)
+        old = derived_segment(manifest, how.dataset, hour_s)
         changed = _sources(manifest, how, hour_s) != (old.sources if old else "")
         if hour_s >= mark_s or (changed and _is_complete(how, hour_s, kept_from_s)):
             found.append(hour_s)
     return found
 
 
-def _is_complete(how: Derivation, hour_s: float, kept_from_s: float) -> bool:
+def _is_complete(how: DerivedHours, hour_s: float, kept_from_s: float) -> bool:
     """Whether no row on which an hour depends has expired."""
     return how.span_s(hour_s)[0] // HOUR_S * HOUR_S + HOUR_S >= kept_from_s
 
@@ -166,7 +191,7 @@ def _derive_hour(
 ) -> bool | None:
     """Derive one hour and commit it; whether its numbers are new. None: another writer was faster."""
     manifest = catalog.manifest()
-    mark_s, old = manifest.derived.get(how.dataset, 0.0), _derived(manifest, how.dataset, hour_s)
+    mark_s, old = manifest.derived.get(how.dataset, 0.0), derived_segment(manifest, how.dataset, hour_s)
     sources = _sources(manifest, how, hour_s)
     from_s, to_s = how.span_s(hour_s)
     rows = scan(catalog.store, manifest, how.source, columns=how.columns, from_s=from_s, to_s=to_s)
@@ -181,27 +206,41 @@ def _derive_hour(
     if table is not None:
         span = pc.min_max(table["at"].cast(pa.int64())).as_py()
         segment = catalog.write(how.dataset, table, (span["min"] / 1e3, span["max"] / 1e3))
+    done = _commit(catalog, how, hour_s, sources, old, segment, now_s)
+    return table is not None if done else None
+
+
+def _commit(
+    catalog: Catalog,
+    how: DerivedHours,
+    hour_s: float,
+    sources: str,
+    old: Segment | None,
+    new: Segment | None,
+    now_s: float,
+) -> bool:
+    """Replace the segment of an hour; False: it or its sources have changed, and nothing was replaced."""
     done = False
 
     def change(before: Manifest) -> Manifest | None:
         nonlocal done
-        unchanged = _derived(before, how.dataset, hour_s) == old
-        done = unchanged and _sources(before, how, hour_s) == sources
+        done = (
+            derived_segment(before, how.dataset, hour_s) == old and _sources(before, how, hour_s) == sources
+        )
         if not done:
             return None
-        after = before.without({old.name}, now_s) if table is not None and old else before
-        if segment is not None:
-            others = (each for each in after.segments if each.name != segment.name)
-            new = msgspec.structs.replace(segment, sources=sources)
-            after = msgspec.structs.replace(after, segments=(*others, new))
+        after = before.without({old.name}, now_s) if old and (new is None or new.name != old.name) else before
+        if new is not None:
+            others = (each for each in after.segments if each.name != new.name)
+            stated = msgspec.structs.replace(new, sources=sources)
+            after = msgspec.structs.replace(after, segments=(*others, stated))
         mark = max(before.derived.get(how.dataset, 0.0), hour_s + HOUR_S)
-        derived = after.derived | {how.dataset: mark}
-        return msgspec.structs.replace(after, derived=derived)
+        return msgspec.structs.replace(after, derived=after.derived | {how.dataset: mark})
 
     catalog.commit(change)
-    if not done and table is not None and segment is not None:
-        catalog.discard([segment.name])
-    return table is not None if done else None
+    if not done and new is not None and (old is None or new.name != old.name):
+        catalog.discard([new.name])
+    return done
 
 
 def _merged(known: pa.Table | None, new: pa.Table | None, now_s: float, *, is_late: bool) -> pa.Table | None:
@@ -260,7 +299,7 @@ def with_version(table: pa.Table, version: int, now_s: float) -> pa.Table:
     )
 
 
-def _derived(manifest: Manifest, dataset: str, hour_s: float) -> Segment | None:
+def derived_segment(manifest: Manifest, dataset: str, hour_s: float) -> Segment | None:
     """The segment of an hour, unless the hours of its day are merged."""
     return next(
         (
@@ -279,11 +318,8 @@ def read_segments(catalog: Catalog, segments: list[Segment]) -> pa.Table:
     return scan(catalog.store, only, dataset, columns=DERIVED_COLUMNS[dataset])
 
 
-def _sources(manifest: Manifest, how: Derivation, hour_s: float) -> str:
-    names = sorted(each.name for each in manifest.of(how.source, *how.span_s(hour_s)))
-    if not names:
-        return ""
-    return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+def _sources(manifest: Manifest, how: DerivedHours, hour_s: float) -> str:
+    return digest(manifest.of(how.source, *how.span_s(hour_s)))
 
 
 def _merge_days(catalog: Catalog, dataset: str, before_s: float, now_s: float) -> None:

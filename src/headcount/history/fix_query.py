@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,7 @@ from headcount.history.fix_rows import (
     ticks,
 )
 from headcount.history.manifest import Segment
+from headcount.history.pauses import PAUSE_US
 from headcount.history.query_areas import EVERYWHERE, Area, Centre
 from headcount.history.reader import HistoryView, Ranges, RowPart
 from headcount.messages.topics import KINDS, Kind
@@ -126,16 +127,37 @@ class FixQuery:
             return nothing()
 
         def take(part: RowPart) -> FixRows:
-            rows = rows_of(table := part.read(_DECIDING), table)
+            t_us = ticks((table := part.read(_DECIDING))["t"])
+            rows = rows_of(table, table, np.flatnonzero((t_us >= least) & (t_us <= most)))
             rows = rows.take(deciding(rows, at_us, least, most))
             wanted = (
                 area.holds(rows.lat, rows.lon) if area is not EVERYWHERE else np.ones(len(rows), np.bool_)
             )
             return rows.take(self._is_wanted(rows, wanted))
 
-        waiting = self._view.waiting("fixes", take, self._site)
-        segments = self._segments(area, least, most)
-        return joined([nothing(), *waiting, *self._parts(segments, area, least, most, take)])
+        # of hours with pauses, these stand for all fixes but the newest
+        latest_us, damaged = min(most, at_us - PAUSE_US), self._view.reader.damaged
+        pauses = self._view.pauses if least <= latest_us else {}
+        hours = {hour_s for hour_s, each in pauses.items() if each.name not in damaged}
+        whole, newer = [], []
+        for segment in self._segments(area, least, most):
+            if segment.hour_s not in hours:
+                whole.append(segment)
+            elif _end(segment) > latest_us:
+                newer.append(segment)
+        older = [
+            each for each in self._segments(area, least, latest_us, pauses.values()) if each.hour_s in hours
+        ]
+        found = [
+            nothing(),
+            *self._view.waiting("fixes", take, self._site),
+            *self._parts(older, area, least, latest_us, take),
+            *self._parts(newer, area, max(least, latest_us + 1), most, take),
+            *self._parts(whole, area, least, most, take),
+        ]
+        if any(each.name in damaged for each in older):
+            return self._deciding(area, at_us, least, most)  # their fixes are read then
+        return joined(found)
 
     def _exits(self, from_s: float, to_s: float) -> Exits:
         columns = ["zone", "type", "device", "kind", "t"]
@@ -172,11 +194,17 @@ class FixQuery:
     def _merged(self, parts: list[FixRows], limit: int) -> FixRows:
         return joined(parts).newest_first(is_one_device=self._devices is not None).take(slice(limit))
 
-    def _segments(self, area: Area, least: int, most: int) -> list[Segment]:
+    def _segments(
+        self, area: Area, least: int, most: int, among: Iterable[Segment] | None = None
+    ) -> list[Segment]:
+        """The segments that may hold rows of an area and a span; of fixes, if none are given."""
         return [
             each
-            for each in self._view.manifest.of("fixes", site=self._site)
-            if _end(each) >= least and math.floor(each.t_from_s * 1e6) <= most and area.touches(each.box)
+            for each in (self._view.manifest.of("fixes") if among is None else among)
+            if self._site in each.sites
+            and _end(each) >= least
+            and math.floor(each.t_from_s * 1e6) <= most
+            and area.touches(each.box)
         ]
 
     def _taking(
@@ -193,8 +221,8 @@ class FixQuery:
                 wanted[which] = area.holds(steps(first["lat"])[which], steps(first["lon"])[which])
             if not wanted.any():
                 return nothing()
-            rows = rows_of(first, part.read(COLUMNS[3:]))
-            wanted = self._is_wanted(rows, wanted)
+            rows = rows_of(first, part.read(COLUMNS[3:]), np.flatnonzero(wanted))
+            wanted = self._is_wanted(rows, np.ones(len(rows), np.bool_))
             if after is not None:
                 wanted &= rows.after(after)
             return rows.take(wanted)

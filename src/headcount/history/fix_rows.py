@@ -86,24 +86,30 @@ def nothing() -> FixRows:
     )
 
 
-def rows_of(first: pa.Table, table: pa.Table) -> FixRows:
+def rows_of(first: pa.Table, table: pa.Table, which: I8 | slice = slice(None)) -> FixRows:
     """The columns COLUMNS of the data set `fixes`, the first three from a table of their own.
 
     Without a column `partition`, that is 0.
+
+    Args:
+        first: t, lat and lon.
+        table: the other columns.
+        which: indices of the wanted rows.
     """
+    t_us = ticks(first["t"])[which]
     has_partition = "partition" in table.column_names
     return FixRows(
-        ticks(first["t"]),
-        steps(first["lat"]),
-        steps(first["lon"]),
-        pseudonyms(table["device"]),
-        codes(table["kind"], KINDS),
-        codes(table["verdict"], VERDICTS),
-        np.asarray(table["acc"].to_numpy(), np.float32),
-        np.asarray(table["partition"].to_numpy(), np.int64)
+        t_us,
+        steps(first["lat"], which),
+        steps(first["lon"], which),
+        pseudonyms(table["device"], which),
+        codes(table["kind"], KINDS, which),
+        codes(table["verdict"], VERDICTS, which),
+        np.asarray(table["acc"].to_numpy()[which], np.float32),
+        np.asarray(table["partition"].to_numpy()[which], np.int64)
         if has_partition
-        else np.zeros(len(table), np.int64),
-        np.asarray(table["seq"].to_numpy(), np.int64),
+        else np.zeros(len(t_us), np.int64),
+        np.asarray(table["seq"].to_numpy()[which], np.int64),
     )
 
 
@@ -112,36 +118,34 @@ def ticks(column: pa.ChunkedArray) -> I8:
     return np.asarray(column.cast(pa.int64()).to_numpy())
 
 
-def steps(column: pa.ChunkedArray) -> I8:
+def steps(column: pa.ChunkedArray, which: I8 | slice = slice(None)) -> I8:
     """Positions as multiples of 1 / STEPS_PER_DEG degrees, exactly."""
-    parts = []
-    for chunk in column.chunks:
-        width = np.dtype(f"<i{chunk.type.bit_width // 8}")
-        start = chunk.offset * width.itemsize
-        parts.append(np.frombuffer(chunk.buffers()[1], width, len(chunk), start).astype(np.int64))
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    width = np.dtype(f"<i{column.type.bit_width // 8}")
+    parts = [
+        np.frombuffer(chunk.buffers()[1], width, len(chunk), chunk.offset * width.itemsize)
+        for chunk in column.chunks
+    ]
+    return np.concatenate([np.zeros(0, width), *parts])[which].astype(np.int64)
 
 
-def codes(column: pa.ChunkedArray, names: Sequence[str]) -> U1:
+def codes(column: pa.ChunkedArray, names: Sequence[str], which: I8 | slice = slice(None)) -> U1:
     """Names as their indices in `names`."""
-
-    def of(dictionary: pa.Array) -> U1:
-        return np.array([names.index(name) for name in dictionary.to_pylist()], np.uint8)
-
-    return np.concatenate([np.zeros(0, np.uint8), *(of(d)[i] for i, d in _dictionaries(column))])
+    indices, texts = _dictionary(column)
+    return np.array([names.index(text) for text in texts], np.uint8)[indices[which]]
 
 
-def pseudonyms(column: pa.ChunkedArray) -> U8:
+def pseudonyms(column: pa.ChunkedArray, which: I8 | slice = slice(None)) -> U8:
     """Pseudonyms of 16 hexadecimal digits as numbers."""
-
-    def of(dictionary: pa.Array) -> U8:
-        return np.frombuffer(bytes.fromhex("".join(dictionary.to_pylist())), ">u8").astype(np.uint64)
-
-    return np.concatenate([np.zeros(0, np.uint64), *(of(d)[i] for i, d in _dictionaries(column))])
+    indices, texts = _dictionary(column)
+    return np.frombuffer(bytes.fromhex("".join(texts)), ">u8").astype(np.uint64)[indices[which]]
 
 
-def _dictionaries(column: pa.ChunkedArray) -> list[tuple[I8, pa.Array]]:
-    """The indices and the dictionary of each chunk."""
+def _dictionary(column: pa.ChunkedArray) -> tuple[I8, list[str]]:
+    """A name for each index, and the indices of all rows; a name may be there again for each chunk."""
     if not pa.types.is_dictionary(column.type):
         column = pc.dictionary_encode(column)
-    return [(np.asarray(c.indices.to_numpy()), c.dictionary) for c in column.chunks]
+    indices, texts = [np.zeros(0, np.int64)], list[str]()
+    for chunk in column.chunks:
+        indices.append(chunk.indices.to_numpy() + len(texts))
+        texts += chunk.dictionary.to_pylist()
+    return np.concatenate(indices), texts

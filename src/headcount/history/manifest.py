@@ -6,7 +6,8 @@ about to be deleted. The manifest is replaced as a whole, so a reader sees all o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ SCHEMA = 1
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 #: From a version to the next one: a manifest's JSON of the version → that of the next.
 MIGRATIONS: dict[int, Migration] = {}
+#: The data set whose rows are copies of `fixes`: they are kept as long, and never held.
+PAUSES = "pauses"
 #: west, south, east, north in degrees.
 Box = tuple[float, float, float, float]
 
@@ -104,7 +107,7 @@ class Hold(msgspec.Struct, frozen=True, omit_defaults=True):
     def touches(self, segment: Segment) -> bool:
         """Whether rows of a segment may be under the hold."""
         return (
-            (not self.datasets or segment.dataset in self.datasets)
+            (segment.dataset in self.datasets if self.datasets else segment.dataset != PAUSES)
             and segment.from_s <= self.to_s
             and segment.to_s >= self.from_s
             and (not self.site or self.site in segment.sites)
@@ -157,6 +160,15 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         ]
         return sorted(found, key=lambda each: (each.from_s, each.name))
 
+    def current_pauses(self) -> dict[float, Segment]:
+        """The pauses of hours whose fixes have not changed since they were derived, by start of the hour."""
+        fixes: dict[float, list[Segment]] = {}
+        for each in self.segments:
+            if each.dataset == "fixes":
+                fixes.setdefault(each.hour_s, []).append(each)
+        pauses = (each for each in self.segments if each.dataset == PAUSES)
+        return {each.hour_s: each for each in pauses if each.sources == digest(fixes.get(each.hour_s, []))}
+
     def with_segments(self, *added: Segment) -> Manifest:
         """The manifest with further segments; those that it has already are not doubled."""
         known = {each.name for each in self.segments}
@@ -187,6 +199,12 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
                 *(held.segment for held in self.held),
             )
         }
+
+
+def digest(segments: Sequence[Segment]) -> str:
+    """Identify a set of segments; "" if there are none."""
+    names = "\n".join(sorted(each.name for each in segments))
+    return hashlib.blake2b(names.encode(), digest_size=8).hexdigest() if names else ""
 
 
 class NewerSchemaError(ValueError):

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +35,7 @@ _log = logging.getLogger(__name__)
 #: The column by which the rows of a data set are cut into hours, and its unit in a second.
 CLOCKS = {
     "fixes": ("received", 1e3),
+    "pauses": ("received", 1e3),
     "counts": ("at", 1e3),
     "events": ("t", 1e6),
     "minutes": ("at", 1e3),
@@ -211,6 +213,11 @@ class HistoryView:
     manifest: Manifest
     tail: Mapping[str, pa.Table] = field(default_factory=dict)
     ends_s: float = field(default_factory=lambda: time.monotonic() + TIMEOUT_S)
+
+    @cached_property
+    def pauses(self) -> dict[float, Segment]:
+        """See `Manifest.current_pauses`."""
+        return self.manifest.current_pauses()
 
     def segments(
         self, dataset: str, site: str | None, from_s: float | None, to_s: float | None

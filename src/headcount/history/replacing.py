@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from headcount.history.catalog import Catalog
 from headcount.history.damage import read_whole
-from headcount.history.manifest import HeldSegment, Hold, Manifest, Segment
+from headcount.history.manifest import PAUSES, HeldSegment, Hold, Manifest, Segment
 from headcount.history.reader import CLOCKS
 
 Mask = NDArray[np.bool_]
@@ -87,7 +87,7 @@ def split(
 def write_like(catalog: Catalog, segments: Sequence[Segment], table: pa.Table) -> Segment:
     """Write rows of segments of one data set as a new segment with the statistics of its rows."""
     dataset = segments[0].dataset
-    t_span = span(table["t"]) if dataset == "fixes" else (0.0, 0.0)
+    t_span = span(table["t"]) if dataset in {"fixes", PAUSES} else (0.0, 0.0)
     boxes = [each.box for each in segments if each.box is not None]
     # a box that is larger than needed prunes less, and is right
     box = (

@@ -13,7 +13,7 @@ from headcount.history import replacing
 from headcount.history.catalog import Catalog
 from headcount.history.damage import read_whole
 from headcount.history.hours import HOUR_S
-from headcount.history.manifest import HeldSegment, Hold, Manifest, Segment
+from headcount.history.manifest import PAUSES, HeldSegment, Hold, Manifest, Segment
 from headcount.history.replacing import Replacement
 from headcount.messages.topics import KINDS
 from headcount.settings.retention_periods import PERIODS, RetentionPeriods
@@ -44,14 +44,14 @@ def expire(catalog: Catalog, periods: RetentionPeriods, now_s: float) -> int:
         if not plan:
             return rows
         if replacing.apply(catalog, plan, manifest.holds, now_s):
-            dropped = sum(each.dropped_rows for each in plan)
+            dropped = sum(each.dropped_rows for each in plan if each.segment.dataset != PAUSES)
             _log.info("%d rows of the history have expired, in %d segments", dropped, len(plan))
             rows += dropped
 
 
 def expired_kinds(segment: Segment, periods: RetentionPeriods, now_s: float) -> set[str] | None:
     """The kinds whose rows have all expired; None: every row has."""
-    dataset = segment.dataset
+    dataset = "fixes" if segment.dataset == PAUSES else segment.dataset
     if dataset not in PERIODS:
         return set()
     # by whole hours: the flows of a day's last hour depend on the events of its first one

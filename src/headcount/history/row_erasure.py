@@ -21,7 +21,7 @@ from headcount.errors import DamagedSegmentError
 from headcount.history import replacing
 from headcount.history.catalog import Catalog
 from headcount.history.damage import damage_named, read_whole, set_aside
-from headcount.history.manifest import Hold, Segment
+from headcount.history.manifest import PAUSES, Hold, Segment
 from headcount.history.objects import ObjectStore
 from headcount.history.replacing import Mask, Replacement
 from headcount.messages.history import EraseRequest
@@ -31,7 +31,7 @@ from headcount.messages.topics import ID
 MAX_NAMES = 100
 PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 #: The data sets with pseudonyms.
-_OF_DEVICES = ("fixes", "events")
+_OF_DEVICES = ("fixes", PAUSES, "events")
 _BATCH = 16
 
 
@@ -89,7 +89,7 @@ def erase_rows(catalog: Catalog, request: EraseRequest, now_s: float) -> ErasedR
             if len(plan) == _BATCH:
                 break
         if replacing.apply(catalog, plan, manifest.holds, now_s):
-            rows += sum(each.dropped_rows for each in plan)
+            rows += sum(each.dropped_rows for each in plan if each.segment.dataset != PAUSES)
             kept = {held.segment.name for each in plan for held in each.held}
             catalog.store.delete({each.segment.name for each in plan} - kept)
 

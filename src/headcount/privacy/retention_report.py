@@ -21,7 +21,7 @@ from headcount.devices.pseudonym_keys import KEY_RETENTION_S
 from headcount.errors import DataFolderError, ObjectNotFoundError
 from headcount.history.catalog import Catalog
 from headcount.history.damage import SEGMENT
-from headcount.history.manifest import Manifest
+from headcount.history.manifest import PAUSES, Manifest
 from headcount.history.objects import ObjectStore
 from headcount.history.reader import CLOCKS
 from headcount.history.upkeep import DELETE_AFTER_S, ORPHAN_AGE_S, SWEEP_INTERVAL_S
@@ -187,12 +187,11 @@ def history_ages(catalog: Catalog, periods: RetentionPeriods, now_s: float) -> I
     manifest = catalog.manifest()
     held = {each.segment.name for each in manifest.held}
     named = manifest.names()
-    current = {name: _Rows() for name in PERIODS}
-    waiting = {name: _Rows() for name in PERIODS}
+    current, waiting = ({name: _Rows() for name in (*PERIODS, PAUSES)} for _ in range(2))
     kept = _Rows()
     for each in catalog.store.list_():
         match = SEGMENT.fullmatch(each.name)
-        if match is not None and match[1] in PERIODS:
+        if match is not None and match[1] in current:
             of = kept if each.name in held else (current if each.name in named else waiting)[match[1]]
             of.add(catalog.store, each.name)
     for dataset, rows in current.items():
@@ -210,6 +209,7 @@ def history_ages(catalog: Catalog, periods: RetentionPeriods, now_s: float) -> I
 def _ages(
     store: str, dataset: str, rows: _Rows, periods: RetentionPeriods, delay_s: float, now_s: float
 ) -> Iterator[StoreAge]:
+    dataset = "fixes" if dataset == PAUSES else dataset
     delay_s += SPANS_S[dataset]
     if not periods.by_kinds(dataset):
         oldest_s = _earliest(list(rows.oldest_s.values()))

@@ -9,7 +9,7 @@ import msgspec
 
 from headcount.errors import SettingsError
 from headcount.history.hours import HOUR_S
-from headcount.history.manifest import Manifest
+from headcount.history.manifest import PAUSES, Manifest
 from headcount.messages.reports import WORKER_REPORT_SUBJECT, WorkerReport
 from headcount.messages.topics import FIX_STREAM
 from headcount.messaging.connection import Connection, Message
@@ -38,8 +38,9 @@ def measured_sizes(data: Path, manifest: Manifest, cpu_s_per_million: float | No
 
 
 def stored_size(manifest: Manifest, dataset: str) -> StoredSize:
-    """The size of a data set, and the hours in which it has rows."""
+    """The size of a data set, and the hours in which it has rows; that of fixes with their pauses."""
     segments = manifest.of(dataset)
+    copies = manifest.of(PAUSES) if dataset == "fixes" else []
     hours = {
         hour for each in segments for hour in range(int(each.from_s // HOUR_S), int(each.to_s // HOUR_S) + 1)
     }
@@ -48,7 +49,9 @@ def stored_size(manifest: Manifest, dataset: str) -> StoredSize:
         covered = (
             max(max(each.to_s for each in segments) - min(each.from_s for each in segments), 60.0) / HOUR_S
         )
-    return StoredSize(sum(each.bytes for each in segments), sum(each.rows for each in segments), covered)
+    return StoredSize(
+        sum(each.bytes for each in (*segments, *copies)), sum(each.rows for each in segments), covered
+    )
 
 
 async def worker_cpu_s_per_million(connection: Connection) -> float | None:
@@ -80,7 +83,7 @@ def read_day(folder: Path) -> DayUsage:
 
 
 def _datasets(manifest: Manifest) -> list[str]:
-    return sorted({each.dataset for each in manifest.segments})
+    return sorted({each.dataset for each in manifest.segments} - {PAUSES})
 
 
 def _log(data: Path) -> LogRecords:

@@ -31,8 +31,10 @@ from headcount.history.buffer import RowFlush
 from headcount.history.catalog import Catalog
 from headcount.history.compaction import CLOSED_S, compact
 from headcount.history.count_queries import zones_history
+from headcount.history.derive import derive_pauses
 from headcount.history.fix_query import FixQuery
 from headcount.history.hours import HOUR_S
+from headcount.history.manifest import PAUSES
 from headcount.history.objects import FolderStore
 from headcount.history.queries import MAX_ROWS, StoredFix, fixes, fixes_at
 from headcount.history.query_areas import area_of
@@ -73,7 +75,7 @@ class Headcount:
         self.written_s = self.cpu_s = 0.0  # CPU time of writing; and with compaction
 
     def load(self, hour: GeneratedHour) -> None:
-        """Write an hour, a segment a minute as busy writers do, then compact it."""
+        """Write an hour, a segment a minute as busy writers do, then compact it and derive its pauses."""
         began = time.process_time()
         minute = hour.fixes["received"] // 60
         for part in np.split(np.arange(len(minute)), np.flatnonzero(np.diff(minute)) + 1):
@@ -81,8 +83,10 @@ class Headcount:
             counts = hour.counts if part[-1] == len(minute) - 1 else None
             storing.store(self._catalog, "", RowFlush([self._site], rows, counts, {}, {}, 0), None)
         self.written_s += time.process_time() - began
-        while compact(self._catalog, float(hour.counts.at_s[-1]) + HOUR_S + CLOSED_S):
+        ends_s = float(hour.counts.at_s[-1]) + HOUR_S
+        while compact(self._catalog, ends_s + CLOSED_S):
             pass
+        derive_pauses(self._catalog, ends_s)
         self.cpu_s += time.process_time() - began
 
     def finish(self) -> None:
@@ -91,8 +95,9 @@ class Headcount:
         self._catalog.store.delete(names)
 
     def size(self) -> int:
-        """Bytes of the segments of fixes."""
-        return sum(each.bytes for each in self._catalog.manifest().of("fixes"))
+        """Bytes of the segments of fixes, and of the pauses derived from them."""
+        manifest = self._catalog.manifest()
+        return sum(each.bytes for dataset in ("fixes", PAUSES) for each in manifest.of(dataset))
 
     def page(self, query: str, question: Question) -> list[StoredFix]:
         """The newest fixes in an area: `box`, `polygon` or `near`."""

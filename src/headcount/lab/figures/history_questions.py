@@ -11,7 +11,7 @@ import shapely
 
 from headcount.counting.site import EARTH_RADIUS_M, Site
 from headcount.history.buffer import StoredColumns
-from headcount.lab.figures.generated_day import START_S, GeneratedDay
+from headcount.lab.figures.generated_day import INTERVAL_S, START_S, GeneratedDay
 
 #: Share of the site's bounding box that an area covers.
 AREA_SHARE = 0.01
@@ -34,7 +34,7 @@ class Question:
     polygon: shapely.Polygon  # of 16 corners around its middle, with a hole
     near: tuple[float, float, float]  # lat, lon in degrees, metres
     at_us: int  # in the past
-    now_us: int  # the end of the day
+    now_us: int  # the last instant of the day
     device: int
     zone: str
     from_us: int  # the day
@@ -68,7 +68,7 @@ def questions(
                 shapely.Polygon(ring + middle, [ring / 3 + middle]),
                 (lat, lon, radius_m),
                 int(rng.integers(earliest_us, end_us)),
-                end_us,
+                end_us - round(INTERVAL_S * 1e6),  # pseudonyms change with the day
                 int(rng.choice(day.device)),
                 str(rng.choice(day.zones)),
                 round(START_S * 1e6),
