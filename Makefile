@@ -90,6 +90,10 @@ web/node_modules/.package-lock.json: web/package-lock.json
 	cd web && npm ci --no-fund --no-audit --loglevel=error
 	@touch $@
 
+packages/device/node_modules/.package-lock.json: packages/device/package-lock.json
+	cd packages/device && npm ci --no-fund --no-audit --loglevel=error
+	@touch $@
+
 web-types: env web/node_modules/.package-lock.json ## generate the web pages' API types from OpenAPI
 	$(BIN)/python docs/generate.py --openapi | (cd web && npm run --silent types -- $(CHECK))
 
@@ -112,8 +116,9 @@ coverage: env ## show the branch coverage of tests without slow ones; fail below
 	$(BIN)/pytest -n $(SIDE) --dist loadfile tests -m "not slow and not docker and not doors" \
 	  --cov --cov-report=term --cov-fail-under=$(COVERAGE) $(PYTEST)
 
-test-web: web ## run the map's tests
+test-web: web packages/device/node_modules/.package-lock.json ## run the tests of the map and of the device package
 	cd web && npm test --silent
+	cd packages/device && npm test --silent
 
 lint: env lint-web lint-github ## check format, lint, types, import contracts and spelling
 	$(BIN)/ruff format --check .
@@ -122,10 +127,11 @@ lint: env lint-web lint-github ## check format, lint, types, import contracts an
 	$(BIN)/lint-imports
 	$(BIN)/codespell $$(git ls-files '*.md' '*.py' '*.ts' '*.toml' '*.yml' Makefile)
 
-lint-web: web/node_modules/.package-lock.json ## check the web pages and their API types
+lint-web: web/node_modules/.package-lock.json packages/device/node_modules/.package-lock.json ## check the web pages, their API types, and the device package
 	cd web && npm run --silent lint
+	cd packages/device && npm run --silent lint
 	@$(MAKE) --no-print-directory web-types CHECK=--check
-	! grep -n '"resolved"' web/package-lock.json
+	! grep -n '"resolved"' web/package-lock.json packages/*/package-lock.json
 
 lint-github: env ## check the workflows and forms for GitHub
 	$(BIN)/zizmor --offline --quiet .github
@@ -172,4 +178,4 @@ lock: ## update the locks in requirements/ (needs uv)
 	echo eclipse-sumo | uv pip compile - --generate-hashes --no-emit-index-url --no-annotate --no-header --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/sumo.txt
 
 clean: ## remove build results
-	rm -rf $(VENV) $(WEB) web/node_modules site figures/out wheels
+	rm -rf $(VENV) $(WEB) web/node_modules packages/*/node_modules packages/*/dist site figures/out wheels

@@ -21,7 +21,7 @@ from .pages import PAGES, ROOT, name, plain
 
 SOURCES = sorted((ROOT / "src" / "headcount").rglob("*.py"))
 CODE = sorted([*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "docs").glob("*.py")])
-WEB = sorted((ROOT / "web").glob("src/*.ts"))
+WEB = sorted([*(ROOT / "web").glob("src/*.ts"), *(ROOT / "packages").glob("*/src/*.ts")])
 
 #: Phrases that are right where they stand: part of the path, the phrase, the reason.
 ALLOWED = [

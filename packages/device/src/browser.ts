@@ -1,0 +1,2 @@
+export { type GeolocationOptions, positionOfGeolocation, watchGeolocation } from "./geolocation.js";
+export { IndexedDbStorage } from "./indexeddb.js";

@@ -1,0 +1,91 @@
+import {
+  type DeviceIdentity,
+  RejectedPayloadError,
+  RetryLaterError,
+  type Transport,
+  type TransportEvents,
+} from "./transport.js";
+
+const TIMEOUT_MS = 30_000;
+/** Browsers allow 64 KiB of bodies with `keepalive` at a time. */
+const MAX_KEEPALIVE_BYTES = 60_000;
+const SITE_POLL_MS = 600_000;
+/** Statuses of a body that is refused however often it is sent. */
+const REJECTED = new Set([400, 413, 415, 422]);
+
+export interface HttpOptions extends DeviceIdentity {
+  /** headcount's address, such as `https://count.example.org`; in a page that headcount serves, `location.origin`. */
+  url: string;
+  /** The device's secret. */
+  secret: string;
+}
+
+/** `POST /v1/fixes` with the device's credentials. There are no commands and no status; the site is polled. */
+export class HttpTransport implements Transport {
+  readonly identity: DeviceIdentity;
+  readonly #url: string;
+  readonly #authorization: string;
+  #poll: ReturnType<typeof setInterval> | undefined;
+  /** The body that was sent last and its key: a repeated request has the same key. */
+  #last = { body: "", key: "" };
+
+  constructor(options: HttpOptions) {
+    const { url, site, kind, id, secret } = options;
+    this.identity = { site, kind, id };
+    this.#url = url.replace(/\/*$/, "/");
+    this.#authorization = `Basic ${btoa(`${id}:${secret}`)}`;
+  }
+
+  async open(events: TransportEvents): Promise<void> {
+    await this.close();
+    const poll = async (): Promise<void> => {
+      const path = `v1/sites/${encodeURIComponent(this.identity.site)}`;
+      const response = await this.#fetch(path, { headers: { accept: "application/geo+json" } });
+      if (!response.ok) throw await problemOf(response);
+      events.site(await response.text());
+    };
+    await poll();
+    this.#poll = setInterval(() => poll().catch(() => undefined), SITE_POLL_MS);
+    (this.#poll as { unref?: () => void }).unref?.();
+  }
+
+  async send(payloads: readonly string[]): Promise<void> {
+    const body = `[${payloads.join(",")}]`;
+    if (body !== this.#last.body) this.#last = { body, key: crypto.randomUUID() };
+    const response = await this.#fetch("v1/fixes", {
+      method: "POST",
+      headers: {
+        authorization: this.#authorization,
+        "content-type": "application/json",
+        "idempotency-key": this.#last.key,
+      },
+      body,
+      keepalive: body.length < MAX_KEEPALIVE_BYTES,
+    });
+    if (!response.ok) throw await problemOf(response);
+    await response.body?.cancel();
+  }
+
+  async answer(): Promise<void> {}
+
+  async close(): Promise<void> {
+    clearInterval(this.#poll);
+  }
+
+  #fetch(path: string, init: RequestInit): Promise<Response> {
+    return fetch(new URL(path, this.#url), {
+      ...init,
+      credentials: "omit",
+      redirect: "error",
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+  }
+}
+
+async function problemOf(response: Response): Promise<Error> {
+  await response.body?.cancel();
+  const problem = `${new URL(response.url).pathname}: ${response.status} ${response.statusText}`;
+  const delayS = Number(response.headers.get("retry-after"));
+  if (delayS > 0) return new RetryLaterError(problem, delayS);
+  return REJECTED.has(response.status) ? new RejectedPayloadError(problem) : new Error(problem);
+}
