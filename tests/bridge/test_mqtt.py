@@ -2,65 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiomqtt
+import pytest
 
-from headcount.bridge import runner
-from headcount.bridge.source import Source, open_source, source_options
-from headcount.broker.core import Broker
-from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM
-from headcount.settings.bridge import BridgeSettings
+from bridge_fixture import StallingProxy, bridge, fix, logged, numbers
+from headcount.bridge import mqtt
 from mosquitto_fixture import Mosquitto, needs_mosquitto
-from nats_fixture import endpoint_of, internal_client, open_broker
+from nats_fixture import open_broker
 from waiting import until
 
 pytestmark = needs_mosquitto
-
-
-@asynccontextmanager
-async def bridge(broker: Broker, **settings: str) -> AsyncIterator[Source]:
-    """Run a bridge during the block, once it is connected; its source."""
-    stop = asyncio.Event()
-    changes = {"from_" if name == "url" else name: value for name, value in settings.items()}
-    options = source_options(BridgeSettings(**changes), "test")  # type: ignore[arg-type]
-    source = open_source(options)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(runner.run(endpoint_of(broker), options.name, source, stop, accounts=False))
-        try:
-            await until(lambda: not source.problem, "the bridge is connected")
-            yield source
-        finally:
-            stop.set()
-
-
-def fix(number: int, t_s: float) -> bytes:
-    """A fix whose battery level is its number."""
-    return json.dumps({"lat": 52.6735, "lon": -8.5731, "acc": 8, "t": t_s, "batt": number}).encode()
-
-
-async def logged(broker: Broker) -> dict[str, list[bytes]]:
-    """All messages of the log and of FOREIGN, by subject without the partition, in order."""
-    client = await internal_client(broker)
-    found: dict[str, list[bytes]] = {}
-    try:
-        names = [*(FIX_STREAM.format(partition=p) for p in range(broker.config.partitions)), FOREIGN_STREAM]
-        for name in names:
-            state = (await client.jetstream().stream_info(name)).state
-            for sequence in range(max(state.first_seq, 1), state.last_seq + 1):
-                message = await client.jetstream().get_msg(name, sequence)
-                subject = message.subject or ""
-                if not subject.endswith(".tick"):
-                    key = subject if name == FOREIGN_STREAM else subject.split(".", 2)[2]
-                    found.setdefault(key, []).append(message.data or b"")
-    finally:
-        await client.close()
-    return found
 
 
 async def test_messages_go_to_the_log_or_to_decoders(tmp_path: Path) -> None:
@@ -72,7 +26,7 @@ async def test_messages_go_to_the_log_or_to_decoders(tmp_path: Path) -> None:
             aiomqtt.Client("127.0.0.1", mosquitto.port) as device,
         ):
             await device.publish("headcount/ul/person/a/fix", fix(-1, now_s - 900), qos=1, retain=True)
-            async with bridge(broker, url=f"mqtt://127.0.0.1:{mosquitto.port}"):
+            async with bridge(broker, f"mqtt://127.0.0.1:{mosquitto.port}"):
                 for number in range(50):
                     await device.publish(
                         "headcount/ul/person/a/fix", fix(number, now_s + number / 100), qos=1
@@ -88,4 +42,43 @@ async def test_messages_go_to_the_log_or_to_decoders(tmp_path: Path) -> None:
                 await until(complete, "all are there", every_s=0.2)
             found = await logged(broker)
     assert set(found) == {"ul.person.a", "ul.person.a.status", "owntracks.jane//doe.phone"}
-    assert [json.loads(payload)["batt"] for payload in found["ul.person.a"]] == list(range(50))
+    assert numbers(found["ul.person.a"]) == list(range(50))
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+async def test_nothing_is_lost_when_the_network_is_cut(
+    tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What devices sent while the network of the bridge was cut arrives later, each device's messages in order."""
+    monkeypatch.setattr(mqtt, "KEEPALIVE_S", 2)
+    now_s, devices = time.time(), ("a", "b", "c")
+    with Mosquitto(tmp_path) as mosquitto:
+        async with (
+            open_broker(tmp_path / "core") as broker,
+            StallingProxy(mosquitto.port) as network,
+            aiomqtt.Client("127.0.0.1", mosquitto.port) as device,
+            bridge(broker, f"mqtt://127.0.0.1:{network.port}", mqtt_version=version) as source,
+        ):
+
+            async def publish(first: int, last: int) -> None:
+                for number in range(first, last):
+                    for name in devices:
+                        topic = f"headcount/ul/person/{name}/fix"
+                        await device.publish(topic, fix(number, now_s - 700 + number), qos=1)
+
+            async def arrived(last: int) -> bool:
+                found = await logged(broker)
+                return all(last in numbers(found.get(f"ul.person.{name}", [])) for name in devices)
+
+            await publish(0, 20)
+            await until(lambda: arrived(19), "the first", every_s=0.2)
+            network.cut()
+            await publish(20, 620)  # a fix per second for ten minutes
+            await until(lambda: source.problem, "the bridge notices it")
+            network.join()
+            await until(lambda: arrived(619), "the last", every_s=0.5)
+            found = await logged(broker)
+    for name in devices:
+        seen = numbers(found[f"ul.person.{name}"])
+        # repeated ones come after the first delivery of all before them
+        assert list(dict.fromkeys(seen)) == list(range(620))

@@ -20,7 +20,6 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from headcount.bridge.source import BATCH_SIZE, Reconnecting, SourceMessage, SourceOptions
 from headcount.errors import CertificateError
-from headcount.messages.topics import FOREIGN_SUBJECTS
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +33,6 @@ KEEPALIVE_S = 30
 TIMEOUT_S = 10.0
 #: First reason code of SUBACK that means failure.
 _REFUSED = 128
-_DEFAULT_TOPICS = ("headcount/+/+/+/fix", "headcount/+/+/+/status")
 
 
 def source(options: SourceOptions) -> MqttSource:
@@ -74,7 +72,7 @@ class MqttSource:
         self._unacknowledged: list[aiomqtt.Message] = []
         self._client: _Client | None = None
         self.problem = "not connected yet"
-        topics = options.topics or (*_DEFAULT_TOPICS, *map(_filter, FOREIGN_SUBJECTS))
+        topics = options.topics or options.default_topics
         share = options.settings.share
         self._filters = [f"$share/{share}/{topic}" if share else topic for topic in topics]
         if share:
@@ -167,11 +165,6 @@ class MqttSource:
         self._unacknowledged += [message for message in messages if message.qos]
         dropped, client.dropped = client.dropped, 0
         return [*map(_message, messages), *[SourceMessage("", b"", "overflow")] * dropped]
-
-
-def _filter(subject: str) -> str:
-    """The MQTT filter of a subject with `*` as a wildcard."""
-    return subject.replace(".", "/").replace("*", "+")
 
 
 def _message(message: aiomqtt.Message) -> SourceMessage:

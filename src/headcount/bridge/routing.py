@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from headcount.decoders.formats import Format
 from headcount.messages.records import Device
 from headcount.messages.topics import HANDLE, ID_PATTERN, KINDS, subject_of
 
@@ -34,18 +35,18 @@ class Router:
     """Routes messages by their topic."""
 
     def __init__(
-        self, devices: KnownDevices, foreign_subjects: Iterable[str], max_bytes: int, *, accounts: bool
+        self, devices: KnownDevices, formats: Sequence[Format], max_bytes: int, *, accounts: bool
     ) -> None:
         """Route for a deployment.
 
         Args:
             devices: the registered devices.
-            foreign_subjects: subjects of messages for decoders, with `*` as a wildcard.
+            formats: the formats that the role `adapters` decodes.
             max_bytes: the largest message that the log accepts.
             accounts: whether devices have accounts, so that an id of the form of a registered device must be one.
         """
         self._devices = devices
-        self._foreign = re.compile("|".join(map(_pattern, foreign_subjects)))
+        self._formats = formats
         self._max_bytes = max_bytes
         self._accounts = accounts
 
@@ -55,7 +56,7 @@ class Router:
         if subject is None:
             return Route("", "topic")
         canonical = _CANONICAL.fullmatch(topic)
-        if canonical is None and not self._foreign.fullmatch(subject):
+        if canonical is None and not any(each.matches(topic) for each in self._formats):
             return Route("", "topic")
         if len(payload) > self._max_bytes:
             return Route("", "too_large")
@@ -71,7 +72,3 @@ class Router:
         if (device.site, device.kind) != (canonical["site"], canonical["kind"]):
             return Route("", "not_its_topic")
         return Route(subject, LOG)
-
-
-def _pattern(subject: str) -> str:
-    return r"\.".join("[^.]+" if part == "*" else re.escape(part) for part in subject.split("."))

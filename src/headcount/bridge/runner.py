@@ -16,17 +16,17 @@ import logging
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from headcount.bridge.routing import FOREIGN, LOG, Router
 from headcount.bridge.source import Source, SourceMessage
+from headcount.decoders.formats import Format
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
 from headcount.messages.reports import BRIDGE_REPORT_SUBJECT, BridgeReport
-from headcount.messages.topics import FOREIGN_SUBJECTS
 from headcount.messaging.appending import Appended, append_in_order
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.kv import KvBucket
@@ -57,6 +57,7 @@ async def run(
     source: Source,
     stop: asyncio.Event,
     *,
+    formats: Sequence[Format],
     accounts: bool,
     report: Callable[[str], None] = lambda _problem: None,
 ) -> None:
@@ -67,6 +68,7 @@ async def run(
         name: of the bridge; of those with the same name one is active.
         source: where messages come from.
         stop: ends the bridge.
+        formats: those that the role `adapters` decodes.
         accounts: whether devices have accounts.
         report: receives why the bridge is not healthy, or "".
 
@@ -76,7 +78,7 @@ async def run(
     process = f"{os.getpid()}-{secrets.token_hex(4)}"
     registry, stats = RegistryCache(), BridgeStats()
     async with opened_log(core, f"headcount bridge {name}", stop) as connection:
-        router = Router(registry, FOREIGN_SUBJECTS, MAX_DEVICE_MESSAGE_BYTES, accounts=accounts)
+        router = Router(registry, formats, MAX_DEVICE_MESSAGE_BYTES, accounts=accounts)
         bridge = _Bridge(connection, source, router, stats)
         election = LeaderElection(
             KvBucket(connection, UNIT_BUCKET), process, LEASE_S, key=BRIDGE_LEADER_KEY.format(name=name)

@@ -16,12 +16,13 @@ import asyncio
 import importlib
 import random
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from headcount.decoders.formats import Format
 from headcount.errors import SettingsError
 from headcount.runtime.retry import Backoff
 from headcount.runtime.tasks import wait_any
@@ -47,6 +48,7 @@ _MODULES = {
     "gtfs-rt+https": ("gtfs_realtime", "transit"),
 }
 _ENCRYPTED = {"mqtts", "amqps", "kafkas", "rediss", "gtfs-rt+https"}
+_CANONICAL_TOPICS = ("headcount/+/+/+/fix", "headcount/+/+/+/status")
 
 
 class SourceMessage(NamedTuple):
@@ -83,7 +85,8 @@ class SourceOptions:
     url: SplitResult
     user: str
     password: str
-    topics: tuple[str, ...]  # () = those of all formats
+    topics: tuple[str, ...]  # of the settings; () = those of all formats
+    default_topics: tuple[str, ...]  # as MQTT filters
     name: str  # of the client, queue or consumer group
     tls: Callable[[], ssl.SSLContext] | None  # makes a context; None without TLS
     settings: BridgeSettings
@@ -98,8 +101,13 @@ class SourceOptions:
         return f"SourceOptions({self.address}, {self.name})"
 
 
-def source_options(settings: BridgeSettings, unique: str) -> SourceOptions:
-    """Read the settings; `unique` to the deployment is a part of the default name.
+def source_options(settings: BridgeSettings, unique: str, formats: Sequence[Format]) -> SourceOptions:
+    """Read the settings.
+
+    Args:
+        settings: the section `bridge`.
+        unique: a part of the default name that no other deployment has.
+        formats: whose topics are copied beside our own where `topics` is not set.
 
     Raises:
         SettingsError: `from` is not set or not valid, or the password's file can't be read.
@@ -125,6 +133,7 @@ def source_options(settings: BridgeSettings, unique: str) -> SourceOptions:
         settings.user or unquote(url.username or ""),
         password,
         split(settings.topics),
+        (*_CANONICAL_TOPICS, *(topic for each in formats for topic in each.topics)),
         settings.name or f"headcount-{unique}",
         partial(_context, settings) if encrypted else None,
         settings,
