@@ -7,12 +7,13 @@ from contextlib import aclosing
 from typing import Any
 
 from headcount.bridge.source import Source, SourceMessage, open_source, source_options
+from headcount.decoders.formats import SHIPPED
 from headcount.settings.bridge import BridgeSettings
 
 
 def new_source(url: str, **settings: Any) -> Source:
     """The source of a URL, not connected yet."""
-    return open_source(source_options(BridgeSettings(from_=url, **settings), "test"))
+    return open_source(source_options(BridgeSettings(from_=url, **settings), "test", SHIPPED))
 
 
 async def read(source: Source, number: int, *, acknowledge: bool = True) -> list[SourceMessage]:

@@ -17,7 +17,7 @@ pytestmark = [needs_rabbitmq, pytest.mark.doors]
 
 
 async def test_nothing_is_lost_when_rabbitmq_is_killed(tmp_path: Path) -> None:
-    """What RabbitMQ's MQTT plug-in acknowledged arrives in the log, in order, after kills on both sides."""
+    """Messages that RabbitMQ acknowledged arrive in the log, in order, although it and the bridge were stopped."""
     now_s, acknowledged = time.time(), list[int]()
     with RabbitMq(tmp_path) as rabbitmq:
         async with open_broker(tmp_path / "core") as broker:

@@ -49,7 +49,7 @@ async def test_messages_go_to_the_log_or_to_decoders(tmp_path: Path) -> None:
 async def test_nothing_is_lost_when_the_network_is_cut(
     tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What devices sent while the network of the bridge was cut arrives later, each device's messages in order."""
+    """Messages sent while the network of the bridge was cut arrive later, those of each device in order."""
     monkeypatch.setattr(mqtt, "KEEPALIVE_S", 2)
     now_s, devices = time.time(), ("a", "b", "c")
     with Mosquitto(tmp_path) as mosquitto:
