@@ -12,12 +12,16 @@ import pytest
 from nats.aio.msg import Msg
 
 import history_batches
-from api_fixture import Api, open_api, site_with
+from api_fixture import Api, open_api, site_with, square
 from headcount.api.schemas.positions import CellFeature, CellsResponse, DeviceStateResponse, FixesResponse
+from headcount.counting.site_file import parse_site
 from headcount.history.queries import SLOT_S
 from headcount.messages.records import AccessRole
 from headcount.messages.times import iso
 from headcount.messages.topics import partition_of
+from headcount.messaging.site_versions import deployment_sites
+from headcount.services.actors import COMMAND_LINE
+from waiting import until
 
 FIXES = "/v1/sites/ul/fixes"
 REASON = {"headcount-reason": "search for a missing person"}
@@ -223,6 +227,28 @@ async def test_pages_and_sequences(tmp_path: Path) -> None:
         far = (await api.json(f"{FIXES}?near=52.6725,-8.5725,100", headers=REASON))["features"]
         assert far[-1]["properties"]["distance_m"] == 0
         assert far[0]["properties"]["distance_m"] == pytest.approx(44.48, abs=0.05)
+
+
+async def test_a_zone_at_an_instant_is_that_of_the_site_then(tmp_path: Path) -> None:
+    """A device stands still while a zone is moved away: it was in the zone before, and is not after."""
+    now = float(int(time.time()))
+    stored(tmp_path / "data", {"a": (52.6725, -8.5725)}, now - 5)
+    async with open_api(tmp_path, zones=2) as api:
+        await deployment_sites(api.services.client, api.site, 1.0)
+        file = json.loads(json.dumps(api.site.geojson))
+        file["features"][1]["geometry"] = square(-8.565, 52.665, 0.001)
+        changed = await api.services.sites.update(COMMAND_LINE, parse_site(file, "test"))
+        assert changed.from_s > now
+
+        async def devices(at_s: float) -> int:
+            parameters = {"within": "library", "at": iso(at_s)}
+            return len((await api.json(FIXES, params=parameters, headers=REASON))["features"])
+
+        async def is_moved() -> bool:
+            return await devices(changed.from_s + 1) == 0
+
+        await until(is_moved)
+        assert await devices(now) == 1
 
 
 async def test_more_than_cells_needs_the_right_to_positions(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from headcount.access.roles import Caller
-from headcount.api.live_sites import ServedSite
 from headcount.api.media_types import GeoJson, Json
 from headcount.api.middleware.authorization import Reason, RequireScope
 from headcount.api.middleware.site_access import KnownSiteId, SiteInPath
@@ -20,6 +19,7 @@ from headcount.api.parameters import DEFAULT_SPAN_S, At, DeviceId, From, To
 from headcount.api.schemas import positions
 from headcount.api.schemas.problems import invalid
 from headcount.api.state import ApiState, State
+from headcount.counting.site import Site
 from headcount.history.at_instant import PresenceRules
 from headcount.history.cursors import cursor_of
 from headcount.history.queries import CELLS_PER_DEG, MAX_NEAREST, SLOT_S, CellCount, StoredFix
@@ -89,16 +89,17 @@ def _position_query(
     if from_s > to_s:
         raise invalid("from", "is after `to`")
     area = {"bbox": bbox, "within": within, "near": near}
+    version = site.site if at is None else site.versions.at(at).site  # in effect then
     return PositionQuery(
         site=site.id,
         limit=limit,
         kind=kind,
         at_s=at,
-        rules=None if at is None else PresenceRules(site.versions.at(at).site),
+        rules=None if at is None else PresenceRules(version),
         from_s=from_s,
         to_s=to_s,
         bbox=_numbers("bbox", bbox, 4),
-        within=_polygon(site, within),
+        within=_polygon(version, within),
         near=_numbers("near", near, *((3,) if k is None else (3, 2))),
         is_disjoint=relation == "disjoint",
         k=k,
@@ -269,11 +270,11 @@ def _numbers(name: str, text: str | None, *lengths: int) -> tuple[float, ...] | 
     return numbers
 
 
-def _polygon(site: ServedSite, within: str | None) -> Any:
+def _polygon(site: Site, within: str | None) -> Any:
     """The geometry of a zone, or the GeoJSON text as it is, which the query checks."""
     if within is None or within.lstrip().startswith("{"):
         return within
-    index = site.live.index.get(within)
-    if index is None:
+    zone = next((zone for zone in site.zones if zone.id == within), None)
+    if zone is None:
         raise invalid("within", f"is neither a zone nor a GeoJSON polygon: {within[:64]!r}")
-    return site.site.zones[index].geometry
+    return zone.geometry
