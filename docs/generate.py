@@ -104,6 +104,10 @@ def settings() -> str:
         "## Variables that are not settings",
         "`HEADCOUNT_CONFIG`: path of the configuration file, like `--config`.",
         (
+            "`HEADCOUNT_DEVICE_CREDENTIALS`: the file with a device's credentials, or their JSON, like `--credentials` "
+            "of `headcount device run`."
+        ),
+        (
             "`HEADCOUNT_SITE_FILE`, `HEADCOUNT_ADDRESS`, `HEADCOUNT_NAMES`, `HEADCOUNT_IMAGE`: read by "
             "`deploy/compose.yaml`, see [run a cluster](../guides/deploy.md)."
         ),

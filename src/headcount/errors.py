@@ -232,6 +232,17 @@ class DeviceError(HeadcountError):
         super().__init__(f"{device}: {problem}. {remedy}")
 
 
+class DeviceLibraryError(HeadcountError):
+    """The device library cannot start, or cannot read its source of positions."""
+
+    def __init__(self, part: str, problem: str, remedy: str) -> None:
+        """`part` is the file, link or source with the problem."""
+        self.part = part
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{part}: {problem}. {remedy}")
+
+
 class UnknownDeviceError(DeviceError):
     """No device has this id, or it is being erased."""
 

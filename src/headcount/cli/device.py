@@ -25,6 +25,7 @@ _MORE = {
         "claim": Entry("device_link:claim", "Create codes that register one new device each."),
     },
     "Positions and commands": {
+        "run": Entry("device_run:run", "Report the positions of this machine as a device."),
         "trace": Entry("device_trace:trace", "Explain why a device is counted or not."),
         "command": Entry("device_command:command", "Send a command to a device."),
     },
