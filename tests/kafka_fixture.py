@@ -64,9 +64,17 @@ share.coordinator.state.topic.min.isr=1
 class KafkaServer:
     """A broker with its folder; it can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
-        """Format the storage of a new broker; `start` starts it."""
-        port, tls_port, controller = free_ports(3)
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        """Format the storage of a new broker; `start` starts it.
+
+        Skips where Kafka is missing.
+        """
+        if not (JARS / "ready").exists():
+            pytest.skip(f"no Kafka in {JARS}; `make kafka` downloads it")
+        if shutil.which("java") is None:
+            pytest.skip("Kafka needs Java")
+        free, tls_port, controller = free_ports(3)
+        port = port or free
         self.address, self.tls_address = f"127.0.0.1:{port}", f"127.0.0.1:{tls_port}"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,6 +99,11 @@ class KafkaServer:
         assert done.returncode == 0, done.stdout + done.stderr
 
     @property
+    def command(self) -> list[str]:
+        """The command that runs the broker."""
+        return [*_JAVA, "kafka.Kafka", str(self._properties)]
+
+    @property
     def version(self) -> str:
         """The version of the jars."""
         return next(JARS.glob("kafka_2.13-*.jar")).stem.removeprefix("kafka_2.13-")
@@ -98,9 +111,7 @@ class KafkaServer:
     def start(self) -> None:
         """Start the broker and wait until it answers."""
         with (self._folder / "kafka.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*_JAVA, "kafka.Kafka", str(self._properties)], stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen(self.command, stdout=log, stderr=log)
         deadline_s = time.monotonic() + _START_S
         while True:
             try:
@@ -132,10 +143,6 @@ class KafkaServer:
 @contextmanager
 def running_kafka(folder: Path) -> Iterator[KafkaServer]:
     """A broker in a folder; its version is printed."""
-    if not (JARS / "ready").exists():
-        pytest.skip(f"no Kafka in {JARS}; `make kafka` downloads it")
-    if shutil.which("java") is None:
-        pytest.skip("Kafka needs Java")
     server = KafkaServer(folder)
     try:
         server.start()

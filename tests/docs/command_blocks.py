@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import pytest
+
 from .pages import DOCS, ROOT, name
 
 _OWN_CAMPUS = DOCS / "start" / "own-campus.md"
@@ -27,7 +29,7 @@ _BLOCK = re.compile(
 )
 #: Commands that run until Ctrl-C, each in a terminal of its own.
 _ENDLESS = re.compile(
-    r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:headcount (?:up|demo|simulate(?!.*--duration))\b"
+    r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:headcount (?:up|demo|run|simulate(?!.*--duration))\b"
     r"|mosquitto_sub\b(?!.* -[CW])|(?:\.venv/bin/)?(?:python3?|node) examples/)"
 )
 #: Replacements of commands, because the environment exists, and a browser is of no use here.
@@ -88,8 +90,22 @@ ctrl_c() {
 """
 
 
+#: The start of a script on a machine of its own.
+LOOPBACK = """python -c '
+import fcntl, socket, struct
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP'
+"""
 #: Seconds for the commands of a page; a test that runs them has a larger limit.
 LIMIT_S = 800
+
+
+def own_machine() -> list[str]:
+    """The command that runs another one in Linux namespaces of its own: ports and processes, which end with it."""
+    own = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    own += [] if os.geteuid() == 0 else ["--map-root-user"]
+    if shutil.which("unshare") is None or subprocess.run([*own, "true"], check=False).returncode:
+        pytest.skip("needs Linux namespaces: `unshare --net --mount --pid`")
+    return own
 
 
 @dataclass(frozen=True)
