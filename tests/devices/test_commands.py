@@ -110,7 +110,9 @@ async def delivering(
     brokers = [MqttAddress("127.0.0.1", mqtt_port, INTERNAL, PASSWORD)]
     async with asyncio.TaskGroup() as group:
         for _ in range(loops):
-            delivery = CommandDelivery(Connection(client), brokers, made.now_s, PAUSES_S, anonymous=anonymous)
+            delivery = CommandDelivery(
+                Connection(client), brokers, made.now_s, PAUSES_S, secret=PASSWORD, anonymous=anonymous
+            )
             made.deliveries.append(delivery)
             group.create_task(delivery.run(stop))
         try:

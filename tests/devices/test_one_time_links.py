@@ -47,7 +47,7 @@ async def test_a_link_gives_new_credentials_once(tmp_path: Path) -> None:
             assert shown.id == device.id
             assert not [key for key in await bucket.newest() if code in key]
             assert not [each for each in (await bucket.newest()).values() if code.encode() in each.value]
-            again, secret = await links.redeem(f" {code.upper()} ")
+            again, secret, *_ = await links.redeem(f" {code.upper()} ")
             assert again.id == device.id
             assert again.label == "Ford"
             assert credentials.verify_secret(secret, again.secret)
@@ -87,7 +87,7 @@ async def test_each_claim_code_registers_one_device(tmp_path: Path) -> None:
             written = codes[0].upper().replace("-", " ").replace("O", "0").replace("L", "1").replace("B", "8")
             devices: list[Device] = []
             for text in (written, codes[1]):
-                device, secret = await links.redeem(text)
+                device, secret, *_ = await links.redeem(text)
                 assert (device.kind, device.groups, device.label) == ("vehicle", ["fleet"], "")
                 assert credentials.verify_secret(secret, device.secret)
                 devices.append(device)
@@ -179,6 +179,6 @@ async def test_a_code_of_a_removed_site_registers_no_device(tmp_path: Path) -> N
         await store.add(StoredSite("a test", "", None, 1, site="ul", number=2))
         with pytest.raises(DeviceError, match="unknown, used or expired"):
             await services.provisioning.redeem(codes["ul"])
-        device, _ = await services.provisioning.redeem(codes["harbour"])
+        device = (await services.provisioning.redeem(codes["harbour"])).device
         assert list(await services.registry.all()) == [device.id]
         await client.close()

@@ -47,10 +47,10 @@ def checked_base_url(connection: HTTPConnection, settings: ApiSettings) -> str:
 
 
 def device_endpoint(connection: HTTPConnection, settings: ApiSettings) -> DeviceEndpoint:
-    """Return where a request's sender reaches the broker: on the host of the request.
+    """Return where a request's sender reaches broker and API: on the host of the request.
 
     Raises:
         ProblemError: `invalid-parameter`, the request does not name a host.
     """
-    host = public_host(checked_base_url(connection, settings))
-    return DeviceEndpoint(host, settings.mqtt_port, settings.ws_port, settings.https)
+    base = checked_base_url(connection, settings)
+    return DeviceEndpoint(base, public_host(base), settings.mqtt_port, settings.ws_port, settings.https)

@@ -217,6 +217,29 @@ async def rotate(running: RunningDeployment, id_: str, as_json: bool) -> None:
 
 @device.command()
 @device_id
+@click.option("--remove", is_flag=True, help="Remove the key: messages are not encrypted any more.")
+@on_deployment()
+async def key(running: RunningDeployment, id_: str, remove: bool) -> None:
+    """Create the key with which a device encrypts its messages.
+
+    Prints the key, which is shown only here: in OwnTracks, it is the setting `encryptionKey`. From now on, messages
+    that are not encrypted with it are rejected.
+
+    \b
+    Examples:
+      headcount device key k3qv7m2xw5yd4hbt6zra
+      headcount device key k3qv7m2xw5yd4hbt6zra --remove
+    """
+    devices = running.services.devices
+    found = await devices.get(id_)
+    if remove:
+        await devices.remove_payload_key(running.actor, found)
+        return
+    click.echo(await devices.create_payload_key(running.actor, found))
+
+
+@device.command()
+@device_id
 @as_json
 @on_deployment()
 async def disable(running: RunningDeployment, id_: str, as_json: bool) -> None:

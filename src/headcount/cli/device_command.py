@@ -34,6 +34,7 @@ def command(ctx: click.Context, /, device: str) -> None:
       headcount device command k3vq2hbw5yxam7p4n6ts report --wait
       headcount device command k3vq2hbw5yxam7p4n6ts pause --for 1h
       headcount device command k3vq2hbw5yxam7p4n6ts message "Please charge me"
+      headcount device command k3vq2hbw5yxam7p4n6ts zones
       headcount device command k3vq2hbw5yxam7p4n6ts list
     """
     ctx.obj = device
@@ -97,6 +98,22 @@ async def message(running: RunningDeployment, device: str, **values: Any) -> Non
     await _queue(running, device, "message", **values)
 
 
+@command.command()
+@_queue_options
+@on_deployment()
+async def zones(running: RunningDeployment, device: str, **values: Any) -> None:
+    """Send the zones of the site to a phone with OwnTracks, as regions."""
+    await _queue(running, device, "zones", **values)
+
+
+@command.command()
+@_queue_options
+@on_deployment()
+async def clear_zones(running: RunningDeployment, device: str, **values: Any) -> None:
+    """Remove all regions of a phone with OwnTracks, also its owner's."""
+    await _queue(running, device, "clear_zones", **values)
+
+
 async def _queue(
     running: RunningDeployment,
     device: str,
@@ -142,7 +159,7 @@ async def _target(
 def _as_text(made: DeviceCommand) -> str:
     answer = f": {made.answer}" if made.answer else ""
     until = f" until {iso(made.expires)}" if made.state in OPEN_STATES else ""
-    return f"{made.id}  {made.command:<9}{made.state}{until}{answer}"
+    return f"{made.id}  {made.command:<12}{made.state}{until}{answer}"
 
 
 @command.command("list")

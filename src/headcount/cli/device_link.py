@@ -8,15 +8,31 @@ from pathlib import Path
 import click
 
 from headcount.cli.client import CORE, RunningDeployment, in_site, on_deployment, run_on_deployment
-from headcount.cli.options import takes_settings
+from headcount.cli.options import Command, takes_settings
 from headcount.cli.output import as_json, print_json, private_file, to_file
 from headcount.cli.parameters import duration
 from headcount.devices import csv_table
 from headcount.devices.provisioning import provisioning_links, public_host, qr_file, qr_text
 from headcount.errors import SettingsError
+from headcount.messages.records import PhoneOptions
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
 from headcount.settings.deployment import Settings
+
+
+def _owntracks_options(function: Command) -> Command:
+    """How the link sets up the app OwnTracks."""
+    for option in (
+        click.option(
+            "--commands",
+            is_flag=True,
+            help="OwnTracks accepts commands, also those that change its settings and regions.",
+        ),
+        click.option("--encrypt", is_flag=True, help="OwnTracks encrypts its messages with a new key."),
+        click.option("--http", is_flag=True, help="OwnTracks sends by HTTP instead of MQTT."),
+    ):
+        function = option(function)
+    return function
 
 
 @click.command()
@@ -34,10 +50,17 @@ from headcount.settings.deployment import Settings
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the QR code to this .svg or .png file.",
 )
+@_owntracks_options
 @as_json
 @on_deployment("public_url")
 async def link(
-    running: RunningDeployment, id_: str, within_s: float, app: str, qr: Path | None, as_json: bool
+    running: RunningDeployment,
+    id_: str,
+    within_s: float,
+    app: str,
+    qr: Path | None,
+    as_json: bool,
+    **phone: bool,
 ) -> None:
     """Create a one-time link that sets up a phone.
 
@@ -49,10 +72,12 @@ async def link(
       headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443
       headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443 --qr ada.svg
       headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443 --for page
+      headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443 --encrypt --commands
     """
     base = _base_url(running.settings)
     device = await running.services.devices.get(id_)
-    code = await running.services.provisioning.link(running.actor, device, int(within_s))
+    options = PhoneOptions(**phone)
+    code = await running.services.provisioning.link(running.actor, device, int(within_s), options)
     links, expires = provisioning_links(base, code), iso(time.time() + within_s)
     chosen = links.owntracks if app == "owntracks" else links.page
     if qr is not None:
@@ -71,6 +96,7 @@ async def link(
 @click.option("--count", type=click.IntRange(1, 10_000), required=True, help="Number of codes.")
 @click.option("--group", "groups", multiple=True, help="Group of the new devices. Repeatable.")
 @click.option("--within", "within_s", type=duration, default="14d", help="Time until they expire.")
+@_owntracks_options
 @in_site
 @to_file
 @takes_settings("public_url", *CORE)
@@ -82,6 +108,7 @@ def claim(
     site_id: str | None,
     output: Path | None,
     settings: Settings,
+    **phone: bool,
 ) -> None:
     """Create codes that register one new device each.
 
@@ -98,7 +125,9 @@ def claim(
     async def made(running: RunningDeployment) -> list[str]:
         site = await running.site(site_id)
         provisioning = running.services.provisioning
-        return await provisioning.claim_codes(running.actor, site, kind, count, groups, int(within_s))
+        return await provisioning.claim_codes(
+            running.actor, site, kind, count, groups, int(within_s), PhoneOptions(**phone)
+        )
 
     with private_file(output) as out:
         codes = run_on_deployment(settings, made)

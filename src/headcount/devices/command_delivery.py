@@ -27,13 +27,17 @@ from headcount.devices.commands import (
     decode_ack,
     ends_s,
 )
+from headcount.devices.owntracks_commands import MQTT_MODE, RESEND_PAUSE_S, command_topic, is_answered
+from headcount.devices.owntracks_phones import OwnTracksPhones
 from headcount.errors import CertificateError, LogError
-from headcount.messages.records import DeviceCommand, LastSeen, decode_or_none
+from headcount.messages.commands import CommandAck
+from headcount.messages.records import Device, DeviceCommand, LastSeen, decode_or_none
 from headcount.messages.topics import COMMAND_TOPIC, DELIVERY
 from headcount.messaging.connection import Connection, Message
+from headcount.messaging.fix_json import UnreadableError
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.mqtt_address import MqttAddress
-from headcount.messaging.streams import COMMAND_BUCKET, SEEN_BUCKET
+from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from headcount.runtime.retry import RETRY_S, repeat, retry
 from headcount.runtime.tasks import cancel_all
 
@@ -49,6 +53,7 @@ RELOAD_INTERVAL_S = 30.0
 POLL_INTERVAL_S = 0.5
 STOP_TIMEOUT_S = 0.8
 ACK_SUBJECT = "headcount.*.*.*.ack"
+OWNTRACKS_SUBJECT = "owntracks.*.*"
 
 
 @dataclass(slots=True)
@@ -58,6 +63,7 @@ class _OpenCommand:
     command: DeviceCommand
     due_s: float = -math.inf
     attempts: int = 0
+    sent_s: float = -math.inf  # by this delivery
 
 
 class CommandDelivery:
@@ -70,9 +76,13 @@ class CommandDelivery:
         clock: Callable[[], float] = time.time,
         pauses_s: Sequence[float] = RESEND_PAUSES_S,
         *,
+        secret: str,
         anonymous: bool = False,
     ) -> None:
-        """With `anonymous`, a device of unknown presence may be connected, without its account."""
+        """Deliver for the deployment with this secret, over MQTT connections to `brokers`.
+
+        With `anonymous`, a device of unknown presence may be connected, without its account.
+        """
         self._anonymous = anonymous
         self._connection = connection
         self._brokers = brokers
@@ -80,6 +90,7 @@ class CommandDelivery:
         self._pauses_s = pauses_s
         self._commands = CommandStore(KvBucket(connection, COMMAND_BUCKET))
         self._seen_bucket = KvBucket(connection, SEEN_BUCKET)
+        self._phones = OwnTracksPhones(KvBucket(connection, DEVICE_BUCKET), secret)
         self._open: dict[str, _OpenCommand] = {}
         self._finished: dict[str, DeviceCommand] = {}
         self._updated: set[str] = set()  # keys that were written since the last load started
@@ -93,6 +104,7 @@ class CommandDelivery:
             await self._connection.subscribe(f"$KV.{COMMAND_BUCKET}.>", self._on_command),
             await self._connection.subscribe(f"$KV.{SEEN_BUCKET}.>", self._on_seen),
             await self._connection.subscribe(ACK_SUBJECT, self._on_ack),
+            await self._connection.subscribe(OWNTRACKS_SUBJECT, self._on_owntracks),
         ]
         try:
             async with asyncio.TaskGroup() as group:
@@ -204,18 +216,31 @@ class CommandDelivery:
             due.due_s = math.inf  # `_expire_loop` ends it
             return
         absent = not self._connected.get(command.device, self._anonymous)
-        if not absent or due.attempts:
-            topic = COMMAND_TOPIC.format(site=command.site, kind=command.kind, device=command.device)
-            await client.publish(
-                topic, msgspec.json.encode(command_message(command)), *DELIVERY[COMMAND_TOPIC]
-            )
-            if command.state == "queued" and not absent:
-                with contextlib.suppress(LogError):  # the next attempt writes it again
-                    await self._commands.mark_sent(command, now_s)
         pause_s = ABSENT_PAUSE_S if absent else self._pauses_s[min(due.attempts, len(self._pauses_s) - 1)]
+        with contextlib.suppress(LogError, UnreadableError):  # the next attempt sends or writes it again
+            phone = await self._phones.get(command.device)
+            if phone is not None:
+                pause_s = max(pause_s, RESEND_PAUSE_S)
+                if now_s < due.sent_s + RESEND_PAUSE_S:  # the app reconnects after some commands
+                    due.due_s = due.sent_s + RESEND_PAUSE_S
+                    return
+            if not absent or due.attempts:
+                for topic, payload in self._messages(command, phone):
+                    await client.publish(topic, payload, *DELIVERY[COMMAND_TOPIC])
+                due.sent_s = now_s
+                if command.state == "queued" and not absent:
+                    await self._commands.mark_sent(command, now_s)
         due.attempts += 1
         if due.due_s <= now_s:  # else the device connected meanwhile
             due.due_s = self._clock() + pause_s
+
+    def _messages(self, command: DeviceCommand, phone: Device | None) -> list[tuple[str, bytes]]:
+        """The topics and payloads that bring a command to a device, in its own format."""
+        if phone is not None:
+            topic = command_topic(phone.id)
+            return [(topic, each) for each in self._phones.command_payloads(command, phone, MQTT_MODE)]
+        topic = COMMAND_TOPIC.format(site=command.site, kind=command.kind, device=command.device)
+        return [(topic, msgspec.json.encode(command_message(command)))]
 
     # --- answers and expiry ------------------------------------------------------------------------
     async def _on_ack(self, msg: Message) -> None:
@@ -225,6 +250,20 @@ class CommandDelivery:
             return
         with contextlib.suppress(LogError):  # the command is sent and answered again
             await self._commands.record_answer(site, kind, device, ack, self._clock())
+
+    async def _on_owntracks(self, msg: Message) -> None:
+        """Record the answer in a location of a phone, if there is one."""
+        id_ = msg.subject.split(".")[1]
+        waiting = [each.command for each in self._open.values() if each.command.device == id_]
+        if not waiting:
+            return
+        with contextlib.suppress(LogError):  # the command is sent and answered again
+            phone = await self._phones.get(id_)
+            answer_s = None if phone is None else self._phones.answered_s(msg.data, phone)
+            for command in waiting:
+                if answer_s is not None and is_answered(command, answer_s):
+                    ack = CommandAck(command.id)
+                    await self._commands.record_answer(command.site, command.kind, id_, ack, self._clock())
 
     async def _expire_loop(self) -> None:
         """Expire open commands, and erase finished ones when they have been stored long enough."""

@@ -18,7 +18,7 @@ import msgspec
 
 from headcount.errors import DeviceError
 from headcount.messages.commands import CommandAck, CommandKind, CommandMessage
-from headcount.messages.records import DeviceCommand
+from headcount.messages.records import AppRegion, DeviceCommand
 from headcount.messages.topics import ID, Kind
 from headcount.messaging.fix_json import plain
 from headcount.messaging.kv import KvBucket
@@ -56,6 +56,7 @@ class CommandStore:
         interval_s: float | None = None,
         until: float | None = None,
         text: str | None = None,
+        regions: list[AppRegion] | None = None,
     ) -> DeviceCommand:
         """Make a command that `queue` can queue.
 
@@ -63,12 +64,14 @@ class CommandStore:
             site: of the device.
             kind: of the device.
             device: its id.
-            command: `interval` (with interval_s), `report`, `pause` (with until, Unix seconds) or `message` (with text).
+            command: `interval` (with interval_s), `report`, `pause` (with until, Unix seconds), `message` (with
+                text), `zones` (with regions) or `clear_zones`.
             now_s: Unix seconds.
             expires_s: seconds until it expires.
             interval_s: seconds between two fixes.
             until: when the pause ends.
             text: to show on the device.
+            regions: of the site and its zones.
 
         Raises:
             DeviceError: the command is not valid, or the device has too many.
@@ -84,6 +87,7 @@ class CommandStore:
             interval_s=interval_s,
             until=until,
             text=text,
+            regions=regions,
         )
         validate_command(made)
         stored = await self.of(device)
@@ -253,8 +257,9 @@ def validate_command(command: DeviceCommand) -> None:
         raise DeviceError(
             "expires", f"must be within 1 second and {MAX_EXPIRES_S / 86_400:g} days", "Change it"
         )
-    wanted = {"interval": "interval_s", "pause": "until", "message": "text"}.get(command.command)
-    for name in ("interval_s", "until", "text"):
+    fields = {"interval": "interval_s", "pause": "until", "message": "text", "zones": "regions"}
+    wanted = fields.get(command.command)
+    for name in fields.values():
         if (getattr(command, name) is not None) != (name == wanted):
             problem = "is required" if name == wanted else "is not allowed"
             raise DeviceError(

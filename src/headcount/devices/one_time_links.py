@@ -21,9 +21,11 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from headcount.devices.device_fields import apply_changes
+from headcount.devices.owntracks_commands import OWNTRACKS
+from headcount.devices.provisioning import RedeemedLink
 from headcount.devices.registry import Registry, unknown_device, use_up_link
 from headcount.errors import DeviceError, LinkRefusedError, LogError
-from headcount.messages.records import LINK_KEY, Device, OneTimeLink
+from headcount.messages.records import DEFAULT_PHONE, LINK_KEY, Device, OneTimeLink, PhoneOptions
 from headcount.messages.topics import Kind
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
@@ -60,7 +62,9 @@ class OneTimeLinks:
         self._registry = registry
         self._key = hashlib.blake2b(b"device links", key=secret.encode()[:64], digest_size=32).digest()
 
-    async def create_link(self, id_: str, within_s: int = LINK_LIFETIME_S) -> tuple[str, Device]:
+    async def create_link(
+        self, id_: str, within_s: int = LINK_LIFETIME_S, phone: PhoneOptions = DEFAULT_PHONE
+    ) -> tuple[str, Device]:
         """Create a code that gives this device new credentials once, within a time.
 
         Returns:
@@ -75,11 +79,10 @@ class OneTimeLinks:
         if device.status == "disabled":
             raise DeviceError(f"device {id_}", "is disabled", "Enable it first")
         code = _random_code(_LINK_BYTES)
-        await self._write(
-            code,
-            OneTimeLink(site=device.site, kind=device.kind, device=id_, expires=_expiry(within_s)),
-            within_s,
+        link = OneTimeLink(
+            site=device.site, kind=device.kind, device=id_, expires=_expiry(within_s), phone=phone
         )
+        await self._write(code, link, within_s)
         return code, device
 
     async def create_claim_codes(
@@ -89,6 +92,7 @@ class OneTimeLinks:
         count: int,
         groups: Sequence[str] = (),
         within_s: int = CLAIM_CODE_LIFETIME_S,
+        phone: PhoneOptions = DEFAULT_PHONE,
     ) -> list[str]:
         """Create codes, each of which registers one new device of a kind in some groups.
 
@@ -97,7 +101,7 @@ class OneTimeLinks:
         """
         if not 1 <= count <= MAX_CLAIM_CODES:
             raise DeviceError(f"{count} codes", f"must be 1 to {MAX_CLAIM_CODES}", "Change the number")
-        link = OneTimeLink(site=site, kind=kind, groups=list(groups), expires=_expiry(within_s))
+        link = OneTimeLink(site=site, kind=kind, groups=list(groups), expires=_expiry(within_s), phone=phone)
         apply_changes(Device(id="a" * 20, site=site, kind=kind), {"groups": list(groups)})
         codes = [_random_code(_CLAIM_BYTES) for _ in range(count)]
         for start in range(0, count, _BATCH):
@@ -108,11 +112,10 @@ class OneTimeLinks:
 
     async def redeem(
         self, text: str, is_counted: Callable[[str], Awaitable[bool]] | None = None
-    ) -> tuple[Device, str]:
+    ) -> RedeemedLink:
         """Use up a code; `is_counted` returns whether the deployment counts a site.
 
-        Returns:
-            The device and its new secret.
+        The device gets a new secret, and a new key if its messages are or shall be encrypted.
 
         Raises:
             LinkRefusedError: the code was never created, is used, or has expired, or its site is removed; the
@@ -125,6 +128,15 @@ class OneTimeLinks:
         link = await self._use(key)
         if is_counted is not None and not await is_counted(link.site):
             raise _refused()
+        device, secret = await self._new_secret(link)
+        if link.phone.commands:
+            device = await self._registry.change(device.id, app=OWNTRACKS)
+        key = ""
+        if link.phone.encrypt or device.payload_key:
+            device, key = await self._registry.create_payload_key(device.id)
+        return RedeemedLink(device, secret, key, link.phone)
+
+    async def _new_secret(self, link: OneTimeLink) -> tuple[Device, str]:
         if not link.device:
             return await self._registry.add(link.site, link.kind, groups=link.groups)
         device = await self._registry.get(link.device)

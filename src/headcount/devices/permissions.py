@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from headcount.devices.owntracks_commands import OTHER_SUBTOPICS
 from headcount.messages.records import AccessRole, DeviceStatus
 from headcount.messages.topics import Kind
 
@@ -50,11 +51,11 @@ def device_permissions(device: DeviceIdentity) -> Permissions | None:
         return None
     own = f"headcount.{device.site}.{device.kind}.{device.id}"
     public = (f"headcount.{device.site}.counts", f"headcount.{device.site}.counts.>")
-    subscribe = (*public, f"headcount.{device.site}.site", f"{own}.cmd")
+    owntracks = f"owntracks.{device.id}.*"
+    subscribe = (*public, f"headcount.{device.site}.site", f"{own}.cmd", f"{owntracks}.cmd")
     if device.status == "paused":
         return Permissions((f"{own}.ack",), subscribe)
     logged = f"fix.*.{device.site}.{device.kind}.{device.id}"
-    owntracks = f"owntracks.{device.id}.*"
     publish: tuple[str, ...] = (
         f"{own}.fix",
         f"{own}.status",
@@ -63,6 +64,7 @@ def device_permissions(device: DeviceIdentity) -> Permissions | None:
         f"{logged}.status",
         owntracks,
         f"{owntracks}.event",
+        *(f"{owntracks}.{subtopic}" for subtopic in OTHER_SUBTOPICS),
     )
     if device.gateway:
         publish += ("car-iotp", "mobile-iotp")

@@ -7,11 +7,18 @@ import io
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from headcount.devices.owntracks_commands import (
+    DEVICE_NAME,
+    HTTP_MODE,
+    MQTT_MODE,
+    command_topic,
+    publish_topic,
+)
 from headcount.errors import SettingsError
-from headcount.messages.records import Device
+from headcount.messages.records import Device, PhoneOptions
 from headcount.settings.formats import joined
 
 #: Pixels of a QR code's modules, and the width of its white border in modules.
@@ -21,10 +28,20 @@ _HOST = re.compile(r"[0-9A-Za-z.-]{1,253}|[0-9A-Fa-f:.]{2,45}")
 _WEBSOCKET_PATH = "/mqtt"
 
 
+class RedeemedLink(NamedTuple):
+    """What the person who uses a link or code receives."""
+
+    device: Device
+    secret: str
+    payload_key: str  # of encrypted messages; "" = they are not encrypted
+    phone: PhoneOptions
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceEndpoint:
-    """The public address of the broker."""
+    """The public addresses of broker and API."""
 
+    api: str  # URL, without a trailing slash
     host: str
     mqtt_port: int
     ws_port: int
@@ -75,44 +92,52 @@ def public_host(base: str) -> str:
     return host
 
 
-def owntracks_settings(device: Device, secret: str, address: DeviceEndpoint) -> dict[str, Any]:
+def owntracks_settings(redeemed: RedeemedLink, address: DeviceEndpoint) -> dict[str, Any]:
     """The settings of the app OwnTracks (an .otrc file) for a device.
 
-    Source: OwnTracks booklet, tech/json, `_type=configuration`. The app sends with QoS 1, retains nothing,
-    subscribes to nothing, and cannot be reconfigured remotely.
+    Source: OwnTracks booklet, tech/json, `_type=configuration`. The app sends with QoS 1 and retains nothing. It
+    accepts no commands and subscribes to nothing, unless the link allows commands.
     """
-    return {
+    device, commands = redeemed.device, redeemed.phone.commands
+    settings = {
         "_type": "configuration",
-        "mode": 0,
+        "mode": HTTP_MODE if redeemed.phone.http else MQTT_MODE,
+        "auth": True,
+        "username": device.id,
+        "password": redeemed.secret,
+        "deviceId": DEVICE_NAME,
+        "tid": device.id[:2],
+        "cmd": commands,
+        "remoteConfiguration": commands,
+        "allowRemoteLocation": commands,
+        "pubExtendedData": False,
+        "monitoring": 2,
+    }
+    if redeemed.payload_key:
+        settings["encryptionKey"] = redeemed.payload_key
+    if redeemed.phone.http:
+        return settings | {"url": f"{address.api}/v1/owntracks"}
+    settings |= {
         "host": address.host,
         "port": address.mqtt_port,
         "mqttProtocolLevel": 4,
         "tls": address.tls,
         "ws": False,
-        "auth": True,
-        "username": device.id,
-        "password": secret,
         "clientId": device.id,
-        "deviceId": "phone",
-        "tid": device.id[:2],
-        "pubTopicBase": f"owntracks/{device.id}/phone",
+        "pubTopicBase": publish_topic(device.id),
         "pubQos": 1,
         "pubRetain": False,
         "willRetain": False,
         "cleanSession": True,
-        "sub": False,
-        "cmd": False,
-        "remoteConfiguration": False,
-        "allowRemoteLocation": False,
-        "pubExtendedData": False,
-        "monitoring": 2,
+        "sub": commands,
         "keepalive": 60,
     }
+    return settings | ({"subTopic": command_topic(device.id), "subQos": 1} if commands else {})
 
 
-def owntracks_inline_link(device: Device, secret: str, address: DeviceEndpoint) -> str:
+def owntracks_inline_link(redeemed: RedeemedLink, address: DeviceEndpoint) -> str:
     """A link that sets the app OwnTracks up on the phone that opens it; it contains the credentials."""
-    settings = json.dumps(owntracks_settings(device, secret, address)).encode()
+    settings = json.dumps(owntracks_settings(redeemed, address)).encode()
     return f"owntracks:///config?inline={quote(base64.b64encode(settings), safe='')}"
 
 

@@ -25,6 +25,7 @@ import msgspec
 from headcount.devices import credentials
 from headcount.devices.device_fields import apply_changes
 from headcount.devices.device_filter import DeviceFilter, DevicePage
+from headcount.devices.payload_keys import PayloadKeys
 from headcount.errors import AliasTakenError, DeviceError, UnknownDeviceError
 from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, LINK_KEY, Alias, Device, LastSeen, OneTimeLink
 from headcount.messages.topics import ID, Kind
@@ -54,6 +55,7 @@ class Registry:
         self._bucket = bucket
         self._seen = seen
         self._key = hashlib.blake2b(b"device aliases", key=secret.encode()[:64], digest_size=32).digest()
+        self._payload_keys = PayloadKeys(secret)
         self.unfinished_claim_s = UNFINISHED_CLAIM_S
 
     # --- reading -------------------------------------------------------------------------------
@@ -142,6 +144,23 @@ class Registry:
         await self.revoke_links(id_)
         return device, secret
 
+    async def create_payload_key(self, id_: str) -> tuple[Device, str]:
+        """Replace the key of a device's messages; from now on, messages without it are rejected.
+
+        Raises:
+            UnknownDeviceError: the device does not exist.
+        """
+        key, sealed = self._payload_keys.create()
+        return await self._update(id_, lambda device: _replace(device, payload_key=sealed)), key
+
+    async def remove_payload_key(self, id_: str) -> Device:
+        """Accept messages that are not encrypted, and those alone.
+
+        Raises:
+            UnknownDeviceError: the device does not exist.
+        """
+        return await self._update(id_, lambda device: _replace(device, payload_key=""))
+
     async def enable(self, id_: str) -> Device:
         """Accept and count a device that was disabled or paused."""
         return await self.change(id_, status="active", resume=None)
@@ -155,7 +174,14 @@ class Registry:
 
         def removed(device: Device) -> Device:
             return _replace(
-                device, status="erasing", secret="", certificate="", label="", groups=[], resume=None
+                device,
+                status="erasing",
+                secret="",
+                payload_key="",
+                certificate="",
+                label="",
+                groups=[],
+                resume=None,
             )
 
         device = await self._update(id_, removed, also_erasing=True)

@@ -6,7 +6,8 @@ from typing import Literal
 
 import msgspec
 
-CommandKind = Literal["interval", "report", "pause", "message"]
+#: `zones` and `clear_zones` are for the app OwnTracks, in its own format.
+CommandKind = Literal["interval", "report", "pause", "message", "zones", "clear_zones"]
 
 
 class CommandMessage(msgspec.Struct, kw_only=True, omit_defaults=True):

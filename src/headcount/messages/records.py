@@ -56,6 +56,7 @@ class Device(msgspec.Struct, kw_only=True):
     groups: list[str] = []
     aliases: list[str] = []  # "owntracks/<user>/<device>", "iotp/<id>": names in other formats; personal data
     secret: str = ""  # hash of its password, see devices/credentials.py; "" = none
+    payload_key: str = ""  # key of its messages, sealed, see devices/payload_keys.py; "" = not encrypted
     certificate: str = ""  # SHA-256 of its client certificate in hex; "" = any of our CA with its id as CN
     valid_from: float = 0.0  # signed tokens issued before this are rejected
     gateway: bool = False  # may publish on the topics of other formats for others
@@ -72,6 +73,17 @@ class Alias(msgspec.Struct):
     device: str
 
 
+class PhoneOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a link or claim code sets up the app OwnTracks."""
+
+    http: bool = False  # send by HTTP instead of MQTT
+    encrypt: bool = False  # encrypt messages with a new key
+    commands: bool = False  # accept commands, also those that change settings
+
+
+DEFAULT_PHONE = PhoneOptions()
+
+
 class OneTimeLink(msgspec.Struct, kw_only=True):
     """A one-time link or a claim code, exchanged for a device's credentials."""
 
@@ -82,6 +94,7 @@ class OneTimeLink(msgspec.Struct, kw_only=True):
     label: str = ""
     groups: list[str] = []
     left: int = 1  # remaining uses
+    phone: PhoneOptions = DEFAULT_PHONE
 
 
 class LastSeen(msgspec.Struct):
@@ -153,6 +166,17 @@ class LoginLink(msgspec.Struct, kw_only=True):
     expires: float
 
 
+class AppRegion(msgspec.Struct, frozen=True, kw_only=True):
+    """A circle whose edge an app notices; the same id and time of creation replace it."""
+
+    id: str
+    name: str
+    lat: float
+    lon: float
+    radius_m: int
+    created: int  # Unix seconds
+
+
 class DeviceCommand(msgspec.Struct, kw_only=True):
     """A command to a device; it is sent as `CommandMessage`."""
 
@@ -166,6 +190,7 @@ class DeviceCommand(msgspec.Struct, kw_only=True):
     interval_s: float | None = None
     until: float | None = None
     text: str | None = None
+    regions: list[AppRegion] | None = None
     state: Literal["queued", "sent", "acknowledged", "refused", "expired"] = "queued"
     sent: float | None = None
     answered: float | None = None

@@ -49,7 +49,7 @@ def _loops(
     )
     return authenticate | {
         "pseudonym keys": PseudonymKeys(connection).run,
-        "commands": CommandDelivery(connection, addresses, anonymous=settings.open).run,
+        "commands": CommandDelivery(connection, addresses, secret=secret, anonymous=settings.open).run,
         "MQTT sessions": MqttSessions(connection, addresses, anonymous=settings.open).run,
         "gone units": GoneUnits(connection, settings.name).run,
         "one-time links": open_one_time_links(connection, secret).run,

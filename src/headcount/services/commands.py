@@ -7,22 +7,27 @@ from typing import Any
 
 from headcount.access.roles import Caller
 from headcount.devices.commands import CommandStore
+from headcount.devices.owntracks_commands import require_support
 from headcount.devices.registry import Registry, unknown_device
 from headcount.errors import DeviceError
 from headcount.messages.commands import CommandKind
-from headcount.messages.records import DeviceCommand
+from headcount.messages.records import AppRegion, DeviceCommand
 from headcount.messages.times import iso_or_none
 from headcount.messages.topics import Kind
 from headcount.services.audit import AuditTrail, Detail
+from headcount.services.sites import SiteService
 
 
 class CommandService:
     """Operations on commands; every method raises LogError if the core does not answer."""
 
-    def __init__(self, commands: CommandStore, registry: Registry, audit: AuditTrail) -> None:
-        """Work on `commands`; `registry` knows the devices."""
+    def __init__(
+        self, commands: CommandStore, registry: Registry, sites: SiteService, audit: AuditTrail
+    ) -> None:
+        """Work on `commands`; `registry` knows the devices, `sites` their zones."""
         self._commands = commands
         self._registry = registry
+        self._sites = sites
         self._audit = audit
 
     async def target(
@@ -60,9 +65,13 @@ class CommandService:
         """Queue a command, which is sent until the device answers or `expires_s` are over.
 
         Raises:
-            DeviceError: the command is not valid, or too many wait for this device.
+            DeviceError: the command is not valid, or not for this device, or too many wait for it.
+            UnknownSiteError: the device's site, whose zones are to be sent, is removed.
         """
+        require_support(command, await self._registry.get(device))
         now_s = time.time()
+        if command == "zones":
+            fields["regions"] = await self._regions(site)
         until = None if pause_s is None else now_s + pause_s
         made = await self._commands.prepare(
             site, kind, device, command, now_s=now_s, expires_s=expires_s, until=until, **fields
@@ -83,6 +92,12 @@ class CommandService:
         """Stop sending a command, and erase it."""
         await self._record(actor, "command.withdraw", command)
         await self._commands.withdraw(command.device, command.id)
+
+    async def _regions(self, site: str) -> list[AppRegion]:
+        from headcount.counting.site_file import parse_site  # noqa: PLC0415  # geometry, for this command only
+        from headcount.devices.owntracks_regions import site_regions  # noqa: PLC0415
+
+        return site_regions(parse_site((await self._sites.chosen(site)).file, site))
 
     async def _record(self, actor: Caller, action: str, command: DeviceCommand) -> None:
         detail: Detail = {"command": command.command, "id": command.id}

@@ -48,7 +48,7 @@ class Services:
         self.provisioning = ProvisioningService(links, self.audit, self.sites)
         self.bans = BanService(BanList(KvBucket(client, BAN_BUCKET)), self.registry, self.audit)
         self.command_store = CommandStore(KvBucket(client, COMMAND_BUCKET))
-        self.commands = CommandService(self.command_store, self.registry, self.audit)
+        self.commands = CommandService(self.command_store, self.registry, self.sites, self.audit)
         self.token_store = TokenStore(self.access_cache)
         self.tokens = TokenService(self.token_store, self.audit)
         self.session_store = SessionStore(self.access_cache)

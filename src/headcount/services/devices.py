@@ -93,6 +93,24 @@ class DeviceService:
         await self._audit.record_device(actor, "device.rotate", device)
         return await self._registry.rotate(device.id)
 
+    async def create_payload_key(self, actor: Caller, device: Device) -> str:
+        """Replace the key of a device's messages and return it; messages without it are rejected from now on.
+
+        Raises:
+            UnknownDeviceError: the device is gone.
+        """
+        await self._audit.record_device(actor, "device.key", device, {"encrypted": True})
+        return (await self._registry.create_payload_key(device.id))[1]
+
+    async def remove_payload_key(self, actor: Caller, device: Device) -> None:
+        """Accept messages of a device that are not encrypted.
+
+        Raises:
+            UnknownDeviceError: the device is gone.
+        """
+        await self._audit.record_device(actor, "device.key", device, {"encrypted": False})
+        await self._registry.remove_payload_key(device.id)
+
     async def remove(self, actor: Caller, device: Device) -> Device:
         """Reject a device from now on and have everything about it erased.
 
@@ -153,6 +171,7 @@ def device_as_json(
     shown = {name: getattr(device, name) for name in _SHOWN}
     return {
         **shown,
+        "encrypted": bool(device.payload_key),
         "certificate": device.certificate,
         **moments,
         "last_seen": seen_as_json(seen),

@@ -22,7 +22,7 @@ from headcount.devices import csv_table
 from headcount.devices.device_fields import MAX_LABEL_CHARS
 from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DeviceFilter
 from headcount.devices.provisioning import provisioning_links, qr_svg
-from headcount.messages.records import Device, DeviceStatus
+from headcount.messages.records import Device, DeviceStatus, PhoneOptions
 from headcount.messages.times import iso
 from headcount.messages.topics import HANDLE_PATTERN, ID_PATTERN, Kind
 from headcount.services.devices import device_as_json, page_as_json, secrets_table
@@ -155,7 +155,7 @@ async def create_claim_codes(
     """
     base = checked_base_url(request, state.settings)
     codes = await state.services.provisioning.claim_codes(
-        actor, site, body.kind, body.count, body.groups, body.within_s
+        actor, site, body.kind, body.count, body.groups, body.within_s, _phone(body.owntracks)
     )
     return Csv(csv_table.claim_codes_csv(codes, base, time.time() + body.within_s))
 
@@ -252,19 +252,53 @@ async def create_device_link(
 ) -> Json:
     """Create a link that gives its first user a new secret for this device; the old secret is rejected then."""
     entry = await state.services.devices.get(device, site)
-    within_s = (body or devices.LinkCreate()).within_s
+    body = body or devices.LinkCreate()
     base = checked_base_url(request, state.settings)
-    code = await state.services.provisioning.link(actor, entry, within_s)
+    code = await state.services.provisioning.link(actor, entry, body.within_s, _phone(body.owntracks))
     links = provisioning_links(base, code)
     return Json(
         {
             "device": device,
             "code": code,
-            "expires": iso(time.time() + within_s),
+            "expires": iso(time.time() + body.within_s),
             "owntracks": {"link": links.owntracks, "qr_svg": qr_svg(links.owntracks)},
             "page": {"link": links.page, "qr_svg": qr_svg(links.page)},
         }
     )
+
+
+@router.post(
+    "/devices/{device}/key",
+    summary="Create the key of a device's messages",
+    response_model=devices.PayloadKeyResponse,
+    response_description="The key, which cannot be read again",
+    openapi_extra={"x-problems": ["unknown-device"]},
+)
+async def create_payload_key(site: KnownSiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
+    """Replace the key with which a device encrypts its messages; from now on, others are rejected."""
+    entry = await state.services.devices.get(device, site)
+    return Json({"device": device, "key": await state.services.devices.create_payload_key(actor, entry)})
+
+
+@router.delete(
+    "/devices/{device}/key",
+    status_code=204,
+    summary="Remove the key of a device's messages",
+    response_class=Response,
+    response_description="Messages that are not encrypted are accepted",
+    openapi_extra={"x-problems": ["unknown-device"]},
+)
+async def delete_payload_key(
+    site: KnownSiteId, device: DeviceHandle, state: State, actor: Writer
+) -> Response:
+    """Remove the key, so that the device sends messages that are not encrypted."""
+    entry = await state.services.devices.get(device, site)
+    await state.services.devices.remove_payload_key(actor, entry)
+    return Response(status_code=204)
+
+
+def _phone(options: devices.OwnTracksOptions) -> PhoneOptions:
+    return PhoneOptions(**options.model_dump())
 
 
 async def _shown(state: ApiState, entry: Device) -> dict[str, Any]:

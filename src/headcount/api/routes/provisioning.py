@@ -15,9 +15,13 @@ from headcount.api.parameters import Code
 from headcount.api.public_url import device_endpoint
 from headcount.api.schemas import provisioning
 from headcount.api.state import ApiState, State
-from headcount.devices.provisioning import DeviceEndpoint, owntracks_inline_link, owntracks_settings
+from headcount.devices.provisioning import (
+    DeviceEndpoint,
+    RedeemedLink,
+    owntracks_inline_link,
+    owntracks_settings,
+)
 from headcount.errors import LinkRefusedError
-from headcount.messages.records import Device
 from headcount.messages.topics import FIX_TOPIC
 
 router = APIRouter(prefix="/v1/provision", tags=["provision"])
@@ -36,8 +40,7 @@ async def redeem_code(body: provisioning.CodeRedemption, request: Request, state
     A link belongs to a device; a claim code registers a new one. A second use of a code is rejected.
     """
     endpoint = device_endpoint(request, state.settings)
-    device, secret = await _redeem(body.code, request, state)
-    return Json(_credentials(device, secret, endpoint))
+    return Json(_credentials(await _redeem(body.code, request, state), endpoint))
 
 
 @router.get(
@@ -54,12 +57,12 @@ async def redeem_code_for_owntracks(code: Code, request: Request, state: State) 
     link for the app, not this endpoint.
     """
     endpoint = device_endpoint(request, state.settings)
-    device, secret = await _redeem(code, request, state)
+    redeemed = await _redeem(code, request, state)
     named = {"content-disposition": 'attachment; filename="headcount.otrc"'}
-    return Json(owntracks_settings(device, secret, endpoint), headers=named)
+    return Json(owntracks_settings(redeemed, endpoint), headers=named)
 
 
-async def _redeem(code: str, request: Request, state: ApiState) -> tuple[Device, str]:
+async def _redeem(code: str, request: Request, state: ApiState) -> RedeemedLink:
     try:
         return await state.services.provisioning.redeem(code)
     except LinkRefusedError as error:
@@ -67,15 +70,16 @@ async def _redeem(code: str, request: Request, state: ApiState) -> tuple[Device,
         raise state.limits.failure(key, "Too many wrong codes from your address.") or error from None
 
 
-def _credentials(device: Device, secret: str, endpoint: DeviceEndpoint) -> dict[str, Any]:
+def _credentials(redeemed: RedeemedLink, endpoint: DeviceEndpoint) -> dict[str, Any]:
+    device = redeemed.device
     topic = FIX_TOPIC.format(site=device.site, kind=device.kind, device=device.id)
     return {
         "device": device.id,
-        "secret": secret,
+        "secret": redeemed.secret,
         "site": device.site,
         "kind": device.kind,
         "topic": topic.removesuffix("/fix"),
         "mqtt": {"host": endpoint.host, "port": endpoint.mqtt_port, "tls": endpoint.tls},
         "websocket": endpoint.websocket,
-        "owntracks": owntracks_inline_link(device, secret, endpoint),
+        "owntracks": owntracks_inline_link(redeemed, endpoint),
     }

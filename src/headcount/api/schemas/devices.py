@@ -72,10 +72,22 @@ class DeviceUpdate(Schema):
     resume: Annotated[Moment | None, Field(description="When a pause ends automatically.")] = None
 
 
+class OwnTracksOptions(Schema):
+    """How the app OwnTracks is set up."""
+
+    http: Annotated[bool, Field(description="The app sends by HTTP instead of MQTT.")] = False
+    encrypt: Annotated[bool, Field(description="The app encrypts its messages with a new key.")] = False
+    commands: Annotated[
+        bool,
+        Field(description="The app accepts commands, also those that change its settings and regions."),
+    ] = False
+
+
 class LinkCreate(Schema):
-    """The lifetime of a link."""
+    """The lifetime of a link, and how it sets up the app OwnTracks."""
 
     within_s: _Lifetime = LINK_LIFETIME_S
+    owntracks: OwnTracksOptions = OwnTracksOptions()
 
 
 class ClaimCodesCreate(Schema):
@@ -85,6 +97,7 @@ class ClaimCodesCreate(Schema):
     count: Annotated[int, Field(ge=1, le=MAX_CLAIM_CODES)]
     groups: _Groups = Field([])
     within_s: _Lifetime = CLAIM_CODE_LIFETIME_S
+    owntracks: OwnTracksOptions = OwnTracksOptions()
 
 
 class DeviceLastSeen(Schema):
@@ -107,6 +120,7 @@ class DeviceResponse(Schema):
     gateway: bool
     firmware: str
     app: str
+    encrypted: bool = Field(description="Whether its messages must be encrypted with its key.")
     certificate: str = Field(description='SHA-256 of the only client certificate that is accepted; "" = any.')
     created: str
     changed: str
@@ -127,6 +141,13 @@ class DeviceWithSecretResponse(DeviceResponse):
     """A device with its secret, which cannot be read again."""
 
     secret: str
+
+
+class PayloadKeyResponse(Schema):
+    """The key of a device's messages, which cannot be read again."""
+
+    device: str
+    key: str = Field(description="32 characters; in OwnTracks, the setting `encryptionKey`.")
 
 
 class LinkTarget(Schema):

@@ -42,8 +42,10 @@ class OwnTracksResponse(OpenSchema):
     """The settings of the app OwnTracks, an .otrc file."""
 
     type_: Literal["configuration"] = Field(alias="_type")
-    host: str
-    port: int
-    tls: bool
+    mode: Literal[0, 3] = Field(description="0: MQTT, with host, port and tls. 3: HTTP, with url.")
+    host: str = ""
+    port: int = 0
+    tls: bool = False
+    url: str = ""
     username: str
     password: str
