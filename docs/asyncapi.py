@@ -84,6 +84,12 @@ CHANNELS = {
     "owntracksEvent": Channel(
         "owntracks", "owntracks/{user}/{device}/event", schema=_OWNTRACKS, examples=(_OWNTRACKS_EXAMPLE,)
     ),
+    "owntracksCmd": Channel(
+        "owntracks",
+        topics.OWNTRACKS_COMMAND_TOPIC,
+        schema=_OWNTRACKS_TYPE,
+        examples=({"_type": "cmd", "action": "reportLocation"},),
+    ),
     "carIotp": Channel("car-iotp and mobile-iotp", "car-iotp", schema=_IOTP),
     "mobileIotp": Channel("car-iotp and mobile-iotp", "mobile-iotp", schema=_IOTP),
 }

@@ -18,7 +18,7 @@ NONCE = bytes(range(24))
 
 
 def as_the_apps(payload: bytes, passphrase: str) -> bytes:
-    """What the apps send: nonce and box in Base64, with the key padded to, or cut at, 32 bytes."""
+    """A message as the apps encrypt it: nonce and box in Base64, with a key of 32 bytes."""
     key = (passphrase.encode() + bytes(32))[:32]
     data = base64.b64encode(NONCE + crypto_secretbox(payload, NONCE, key)).decode()
     return json.dumps({"_type": "encrypted", "data": data, "tid": "ab"}).encode()

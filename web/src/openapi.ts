@@ -465,7 +465,7 @@ export interface components {
             answer: string;
             answered: string | null;
             /** @enum {string} */
-            command: "interval" | "report" | "pause" | "message";
+            command: "interval" | "report" | "pause" | "message" | "zones" | "clear_zones";
             created: string;
             expires: string;
             id: string;

@@ -27,7 +27,7 @@ from typing import Literal, get_args
 from urllib.parse import quote
 
 from headcount.errors import SettingsError
-from headcount.messages.topics import FOREIGN_SUBJECTS, ID_PATTERN, INTERNAL
+from headcount.messages.topics import FOREIGN_SUBJECTS, ID_PATTERN, INTERNAL, OWNTRACKS_SUBJECTS
 from headcount.settings.formats import Address, joined, local_host
 from headcount.tls.tls_files import TlsFiles
 
@@ -58,8 +58,9 @@ DEVICE_PUBLISH = (
     "fix.*.*.*.*",
     "fix.*.*.*.*.status",
     *FOREIGN_SUBJECTS,
+    *OWNTRACKS_SUBJECTS,
 )
-#: Subjects that a device may subscribe to. MQTT's `counts/#` also means `counts` itself.
+#: Subjects that a device may subscribe to; `counts/#` includes `counts`.
 DEVICE_SUBSCRIBE = (
     "headcount.*.counts",
     "headcount.*.counts.>",
@@ -67,6 +68,7 @@ DEVICE_SUBSCRIBE = (
     "headcount.*.events.>",
     "headcount.*.site",
     "headcount.*.*.*.cmd",
+    "owntracks.*.*.cmd",
 )
 
 

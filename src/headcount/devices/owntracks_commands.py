@@ -23,14 +23,13 @@ import msgspec
 from headcount.errors import DeviceError
 from headcount.messages.commands import CommandKind
 from headcount.messages.records import AppRegion, Device, DeviceCommand
+from headcount.messages.topics import OWNTRACKS_COMMAND_TOPIC
 from headcount.messaging.fix_json import finite
 
 #: The name of the app in the registry; a device with it gets its commands in the app's format.
 OWNTRACKS = "OwnTracks"
 #: The name of the phone in the app's topics.
 DEVICE_NAME = "phone"
-#: What the app publishes beside positions; the broker accepts it and stores nothing of it.
-OTHER_SUBTOPICS = ("beacon", "dump", "info", "request", "status", "step", "waypoint", "waypoints")
 #: Pause between sending a command again: a phone may need a minute for a position, and setConfiguration makes
 #: the app reconnect.
 RESEND_PAUSE_S = 60.0
@@ -52,7 +51,7 @@ def publish_topic(device: str) -> str:
 
 def command_topic(device: str) -> str:
     """The topic on which the app on a device receives its commands."""
-    return f"{publish_topic(device)}/cmd"
+    return OWNTRACKS_COMMAND_TOPIC.format(user=device, device=DEVICE_NAME)
 
 
 def require_support(command: CommandKind, device: Device | None) -> None:

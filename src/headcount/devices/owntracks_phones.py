@@ -14,7 +14,7 @@ from headcount.messaging.kv import KvBucket
 
 
 class OwnTracksPhones:
-    """What is sent to phones and received from them, beside positions."""
+    """Encodes commands for phones, and decodes their answers."""
 
     def __init__(self, devices: KvBucket, secret: str) -> None:
         """Look phones up in the bucket DEVICE of the deployment with this secret."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from headcount.devices.owntracks_commands import OTHER_SUBTOPICS
 from headcount.messages.records import AccessRole, DeviceStatus
-from headcount.messages.topics import Kind
+from headcount.messages.topics import OWNTRACKS_SUBTOPICS, Kind
 
 #: The largest message of a device; the streams take no larger ones.
 MAX_PAYLOAD_BYTES = 64 << 10
@@ -64,7 +63,7 @@ def device_permissions(device: DeviceIdentity) -> Permissions | None:
         f"{logged}.status",
         owntracks,
         f"{owntracks}.event",
-        *(f"{owntracks}.{subtopic}" for subtopic in OTHER_SUBTOPICS),
+        *(f"{owntracks}.{subtopic}" for subtopic in OWNTRACKS_SUBTOPICS),
     )
     if device.gateway:
         publish += ("car-iotp", "mobile-iotp")

@@ -29,7 +29,7 @@ _WEBSOCKET_PATH = "/mqtt"
 
 
 class RedeemedLink(NamedTuple):
-    """What the person who uses a link or code receives."""
+    """The credentials that the first use of a link or code returns."""
 
     device: Device
     secret: str

@@ -52,6 +52,11 @@ AUDIT_STREAM = "AUDIT"
 AUDIT_SUBJECT = "audit.{action}"
 COMMAND_TOPIC = "headcount/{site}/{kind}/{device}/cmd"
 ACK_TOPIC = "headcount/{site}/{kind}/{device}/ack"
+#: Commands to phones with OwnTracks; `user` is the id of the device.
+OWNTRACKS_COMMAND_TOPIC = "owntracks/{user}/{device}/cmd"
+#: Subtopics of OwnTracks without positions; the broker accepts their messages and stores none of them.
+OWNTRACKS_SUBTOPICS = ("beacon", "dump", "info", "request", "status", "step", "waypoint", "waypoints")
+OWNTRACKS_SUBJECTS = tuple(f"owntracks.*.*.{subtopic}" for subtopic in OWNTRACKS_SUBTOPICS)
 #: Exact counts, for subscribers with permission; COUNT_TOPIC is the public's.
 EXACT_TOPIC = "headcount/{site}/exact/{zone}"
 FORGET_SUBJECT = "fix.{partition}.forget"
@@ -71,6 +76,7 @@ DELIVERY = {
     SITE_TOPIC: TopicDelivery(1, retain=True),
     EVENT_TOPIC: TopicDelivery(0, retain=False),
     COMMAND_TOPIC: TopicDelivery(1, retain=False),
+    OWNTRACKS_COMMAND_TOPIC: TopicDelivery(1, retain=False),
 }
 #: EraseRequest → EraseReply, answered by the history's writer.
 HISTORY_ERASE_SUBJECT = "ask.history.erase"
