@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.bindings import crypto_secretbox
 
+from headcount.decoding import DecodeError
 from headcount.devices.payload_keys import PayloadKeys, decrypt, encrypt
-from headcount.messaging.fix_json import UnreadableError
 
 KEYS = PayloadKeys("a deployment's secret")
 NONCE = bytes(range(24))
@@ -56,7 +56,7 @@ def test_a_known_message() -> None:
 )
 def test_damaged_messages(data: object) -> None:
     """Missing, truncated and damaged data is rejected without an exception of another kind."""
-    with pytest.raises(UnreadableError) as error:
+    with pytest.raises(DecodeError) as error:
         decrypt(data, "key")
     assert error.value.label == "not_decrypted"
 
@@ -66,7 +66,7 @@ def test_any_payload_and_key(payload: bytes, key: str) -> None:
     """Any payload is decrypted with its key, and with no other."""
     data = json.loads(encrypt(payload, key))["data"]
     assert decrypt(data, key) == payload
-    with pytest.raises(UnreadableError):
+    with pytest.raises(DecodeError):
         decrypt(data, "another" + key)
 
 
@@ -78,7 +78,7 @@ def test_sealed_keys() -> None:
     message = encrypt(b"{}", key)
     assert KEYS.decrypt(message, sealed) == b"{}"
     assert KEYS.decrypt(KEYS.encrypt(b"[]", sealed), sealed) == b"[]"
-    with pytest.raises(UnreadableError):
+    with pytest.raises(DecodeError):
         PayloadKeys("another secret").decrypt(message, sealed)
 
 
@@ -86,7 +86,7 @@ def test_a_device_with_a_key_must_encrypt() -> None:
     """With a key, plain messages are rejected except the last will; without one, all pass unchanged."""
     sealed = KEYS.create()[1]
     for payload in (b'{"_type":"location"}', b"[]", b"", b"[" * 60_000, b'{"_type":["encrypted"]}'):
-        with pytest.raises(UnreadableError) as error:
+        with pytest.raises(DecodeError) as error:
             KEYS.decrypt(payload, sealed)
         assert error.value.label == "not_encrypted"
         assert KEYS.decrypt(payload, "") == payload

@@ -110,6 +110,10 @@ def translate(
     message = Message(topic_of(subject), received_s)
     for format_ in SHIPPED:
         if format_.matches(message.topic):
+            try:
+                payload = names.decrypted(format_.name, payload, message)
+            except DecodeError as error:
+                return format_.name, [error]
             decoded = decode_message(format_, payload, message)
             return format_.name, [names.outcome(format_.name, each) for each in decoded]
     return "unknown", [DecodeError("topic", "no format has this topic")]

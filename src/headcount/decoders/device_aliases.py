@@ -14,8 +14,10 @@ import base64
 import hashlib
 from typing import Protocol
 
+from headcount.decoders import owntracks
 from headcount.decoders.canonical import Outcome, Sender, canonical
-from headcount.decoding import Decoded, DecodedFix, DecodedStatus, Ignored
+from headcount.decoding import Decoded, DecodedFix, DecodedStatus, Ignored, Message
+from headcount.devices.payload_keys import PayloadKeys
 from headcount.messages.records import Device
 from headcount.messages.topics import HANDLE, Kind
 
@@ -41,6 +43,17 @@ class AliasResolver:
         self._site = site
         self._key = hashlib.blake2b(b"foreign names", key=secret.encode()[:64], digest_size=32).digest()
         self._registered = registered
+        self._payload_keys = PayloadKeys(secret)
+
+    def decrypted(self, format_: str, payload: bytes, message: Message) -> bytes:
+        """The payload of a message, decrypted if the device has a key; only OwnTracks encrypts.
+
+        Raises:
+            DecodeError: see `PayloadKeys.decrypt`.
+        """
+        name = owntracks.name_of(message.topic) if format_ == "owntracks" else ""
+        device = self._registered_as(format_, name) if name else None
+        return payload if device is None else self._payload_keys.decrypt(payload, device.payload_key)
 
     def outcome(self, format_: str, decoded: Decoded) -> Outcome:
         """The message of the device that a result names; ignored if the device is not active."""

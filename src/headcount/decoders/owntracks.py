@@ -1,12 +1,14 @@
 """OwnTracks: `owntracks/{user}/{device}` (and `…/event` for transitions) → canonical messages.
 
-    _type location    → fix
+    _type location    → fix, whatever its trigger `t` is
     _type transition  → fix at the position where the region was entered or left
     _type lwt         → status `offline`
-    every other type  → ignored (encrypted, waypoint(s), card, cmd, configuration, steps, beacon, …)
+    every other type  → ignored (waypoint(s), card, cmd, configuration, steps, beacon, …)
 
-Source: OwnTracks booklet, docs/tech/json.md. A payload may also be an array of objects. The app reports the
-accuracy of the phone's system; a message names its system only by keys that one of the apps sends.
+Source: OwnTracks booklet, docs/tech/json.md. A payload may also be an array of objects. The time of a fix is
+that of the position, `tst`, not `created_at`, when the message was made of it. The app reports the accuracy of
+the phone's system; a message names its system only by keys that one of the apps sends. Messages of the type
+`encrypted` are decrypted before they are decoded; one that arrives here is of a device without a key.
 """
 
 from __future__ import annotations
@@ -70,6 +72,14 @@ def decode(payload: bytes, message: Message) -> list[Decoded]:
 def kind_of(device: str) -> Kind:
     """A vehicle if it is named as one, else a person."""
     return "vehicle" if VEHICLE_NAME.fullmatch(device) else "person"
+
+
+def name_of(topic: str) -> str:
+    """The name of the device of a topic; empty: the topic is not OwnTracks'."""
+    try:
+        return _split_topic(topic)[0]
+    except DecodeError:
+        return ""
 
 
 def _split_topic(topic: str) -> tuple[str, str]:

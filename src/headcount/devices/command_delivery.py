@@ -19,6 +19,7 @@ from itertools import cycle
 import aiomqtt
 import msgspec
 
+from headcount.decoding import DecodeError
 from headcount.devices.commands import (
     OPEN_STATES,
     CommandStore,
@@ -34,7 +35,6 @@ from headcount.messages.commands import CommandAck
 from headcount.messages.records import Device, DeviceCommand, LastSeen, decode_or_none
 from headcount.messages.topics import COMMAND_TOPIC, DELIVERY
 from headcount.messaging.connection import Connection, Message
-from headcount.messaging.fix_json import UnreadableError
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
@@ -217,7 +217,7 @@ class CommandDelivery:
             return
         absent = not self._connected.get(command.device, self._anonymous)
         pause_s = ABSENT_PAUSE_S if absent else self._pauses_s[min(due.attempts, len(self._pauses_s) - 1)]
-        with contextlib.suppress(LogError, UnreadableError):  # the next attempt sends or writes it again
+        with contextlib.suppress(LogError, DecodeError):  # the next attempt sends or writes it again
             phone = await self._phones.get(command.device)
             if phone is not None:
                 pause_s = max(pause_s, RESEND_PAUSE_S)

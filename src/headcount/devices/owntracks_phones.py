@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from headcount.decoding import DecodeError
 from headcount.devices.owntracks_commands import answered_s, is_owntracks, owntracks_messages
 from headcount.devices.payload_keys import PayloadKeys
 from headcount.messages.records import DEVICE_KEY, Device, DeviceCommand, decode_or_none
-from headcount.messaging.fix_json import UnreadableError
 from headcount.messaging.kv import KvBucket
 
 
@@ -45,7 +45,7 @@ class OwnTracksPhones:
         """When a phone made the last requested location in a payload; None: there is none."""
         try:
             return answered_s(self._keys.decrypt(payload, phone.payload_key))
-        except UnreadableError:
+        except DecodeError:
             return None
 
     def _sealed(self, message: Any, phone: Device) -> bytes:

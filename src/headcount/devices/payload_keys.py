@@ -21,8 +21,8 @@ import msgspec
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
+from headcount.decoding import DecodeError
 from headcount.devices.credentials import new_secret
-from headcount.messaging.fix_json import UnreadableError
 
 ENCRYPTED_TYPE = "encrypted"
 
@@ -44,7 +44,7 @@ class PayloadKeys:
         """A payload as a device with this sealed key reads it; "" = it has none.
 
         Raises:
-            UnreadableError: `not_decrypted`, the key was sealed with the secret of another deployment.
+            DecodeError: `not_decrypted`, the key was sealed with the secret of another deployment.
         """
         return encrypt(payload, self._open(sealed)) if sealed else payload
 
@@ -55,7 +55,7 @@ class PayloadKeys:
         last will is accepted as it is, since the iOS app does not encrypt it.
 
         Raises:
-            UnreadableError: `not_encrypted` although there is a key, or `not_decrypted`.
+            DecodeError: `not_encrypted` although there is a key, or `not_decrypted`.
         """
         if not sealed:
             return payload
@@ -68,13 +68,13 @@ class PayloadKeys:
             return decrypt(message.get("data"), self._open(sealed))
         if kind == "lwt":
             return payload
-        raise UnreadableError("not_encrypted", "the device has a key, and the message is not encrypted")
+        raise DecodeError("not_encrypted", "the device has a key, and the message is not encrypted")
 
     def _open(self, sealed: str) -> str:
         try:
             return self._box.decrypt(base64.b64decode(sealed, validate=True)).decode()
         except (CryptoError, ValueError) as error:
-            raise _unreadable("its key was sealed with another secret") from error
+            raise _not_decrypted("its key was sealed with another secret") from error
 
 
 def encrypt(payload: bytes, key: str) -> bytes:
@@ -87,24 +87,24 @@ def decrypt(data: Any, key: str) -> bytes:
     """The payload in the field `data` of a message of the type `encrypted`.
 
     Raises:
-        UnreadableError: `not_decrypted`, it is not Base64 of a nonce and a ciphertext, or was encrypted with another key.
+        DecodeError: `not_decrypted`, it is not Base64 of a nonce and a ciphertext, or was encrypted with another key.
     """
     if not isinstance(data, str):
-        raise _unreadable("data is missing, or is not a text")
+        raise _not_decrypted("data is missing, or is not a text")
     try:
         raw = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        raise _unreadable("data is not Base64") from None
+        raise _not_decrypted("data is not Base64") from None
     if len(raw) < SecretBox.NONCE_SIZE + SecretBox.MACBYTES:
-        raise _unreadable("data is too short: it has no nonce, or no authentication code")
+        raise _not_decrypted("data is too short: it has no nonce, or no authentication code")
     try:
         return _box(key).decrypt(raw)
     except CryptoError:
-        raise _unreadable("it was encrypted with another key, or is damaged") from None
+        raise _not_decrypted("it was encrypted with another key, or is damaged") from None
 
 
-def _unreadable(problem: str) -> UnreadableError:
-    return UnreadableError("not_decrypted", problem)
+def _not_decrypted(problem: str) -> DecodeError:
+    return DecodeError("not_decrypted", problem)
 
 
 def _box(key: str) -> SecretBox:
