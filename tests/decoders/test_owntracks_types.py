@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from headcount.adapters.device_aliases import AliasResolver
 
 from case_files import case_json
-from headcount.adapters.device_aliases import AliasResolver
 from headcount.adapters.translator import translate
 from headcount.decoders import owntracks
 from headcount.decoders.canonical import CanonicalMessage, Outcome

@@ -27,7 +27,7 @@ from typing import Literal, get_args
 from urllib.parse import quote
 
 from headcount.errors import SettingsError
-from headcount.messages.topics import FOREIGN_SUBJECTS, ID_PATTERN, INTERNAL, OWNTRACKS_SUBJECTS
+from headcount.messages.topics import FOREIGN_PUBLISH, ID_PATTERN, INTERNAL
 from headcount.settings.formats import Address, joined, local_host
 from headcount.tls.tls_files import TlsFiles
 
@@ -50,15 +50,14 @@ _HANDSHAKE_S = 5
 _HOST = re.compile(r"[0-9A-Za-z.:%_-]+")
 Sync = Literal["always", "1s", "10s", "2m"]
 
-#: Subjects that a device may publish to. Rights are checked on the subject after mapping: hence `fix.…` as well.
+#: Subjects that a device may publish to, before and after their mapping.
 DEVICE_PUBLISH = (
     "headcount.*.*.*.fix",
     "headcount.*.*.*.status",
     "headcount.*.*.*.ack",
     "fix.*.*.*.*",
     "fix.*.*.*.*.status",
-    *FOREIGN_SUBJECTS,
-    *OWNTRACKS_SUBJECTS,
+    *FOREIGN_PUBLISH,
 )
 #: Subjects that a device may subscribe to; `counts/#` includes `counts`.
 DEVICE_SUBSCRIBE = (
@@ -79,7 +78,6 @@ class Limits:
     max_connections: int = 65_536
     #: The largest message. Our own batches need it; the streams refuse fixes above 64 KiB.
     max_payload_bytes: int = 8 * MIB
-    #: Subscriptions of one connection.
     max_subscriptions: int = 1_000
     #: Bytes that wait for one slow subscriber before it is cut off.
     max_pending_bytes: int = 64 * MIB

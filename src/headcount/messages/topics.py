@@ -57,6 +57,8 @@ OWNTRACKS_COMMAND_TOPIC = "owntracks/{user}/{device}/cmd"
 #: Subtopics of OwnTracks without positions; the broker accepts their messages and stores none of them.
 OWNTRACKS_SUBTOPICS = ("beacon", "dump", "info", "request", "status", "step", "waypoint", "waypoints")
 OWNTRACKS_SUBJECTS = tuple(f"owntracks.*.*.{subtopic}" for subtopic in OWNTRACKS_SUBTOPICS)
+#: Subjects of other formats that devices publish to.
+FOREIGN_PUBLISH = (*FOREIGN_SUBJECTS, *OWNTRACKS_SUBJECTS)
 #: Exact counts, for subscribers with permission; COUNT_TOPIC is the public's.
 EXACT_TOPIC = "headcount/{site}/exact/{zone}"
 FORGET_SUBJECT = "fix.{partition}.forget"
