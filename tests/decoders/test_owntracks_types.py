@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headcount.adapters.device_aliases import AliasResolver
+from headcount.decoders.device_aliases import AliasResolver
 
 from case_files import case_json
 from headcount.adapters.translator import translate
