@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headcount.decoders.device_aliases import AliasResolver
 
 from case_files import case_json
 from headcount.adapters.translator import translate
 from headcount.decoders import owntracks
 from headcount.decoders.canonical import CanonicalMessage, Outcome
+from headcount.decoders.device_aliases import AliasResolver
+from headcount.decoders.payload_keys import PayloadKeys, encrypt
 from headcount.decoding import Decoded, DecodedFix, DecodedStatus, DecodeError, Ignored, Message
-from headcount.devices.payload_keys import PayloadKeys, encrypt
 from headcount.devices.registry_cache import RegistryCache
 from headcount.messages.records import Device
 
 ROOT = Path(__file__).parents[2]
 SECRET = "the secret of a deployment"  # noqa: S105  # of no other than this
 ID = "k7wqz2mfa5ujxh3teyn4"
+KEY = "the key of a phone"
 PAYLOADS: dict[str, dict[str, Any]] = case_json("owntracks.json")
 
 
@@ -102,7 +103,7 @@ LOCATION = b'{"_type":"location","lat":52.67,"lon":-8.57,"tst":1700000000}'
 
 def test_encrypted_messages_are_translated() -> None:
     """A phone with a key sends fixes and arrays by its id and by its alias; its last will may be plain."""
-    key, sealed = PayloadKeys(SECRET).create()
+    key, sealed = KEY, PayloadKeys(SECRET).seal(KEY)
     for user in (ID, "jane"):
         [fix] = outcomes(encrypt(LOCATION, key), sealed, user)
         assert isinstance(fix, CanonicalMessage)
@@ -117,7 +118,7 @@ def test_encrypted_messages_are_translated() -> None:
 
 def test_messages_without_the_key_are_rejected() -> None:
     """Plain, truncated, nested and foreign messages of a phone with a key are rejected, each with its reason."""
-    key, sealed = PayloadKeys(SECRET).create()
+    key, sealed = KEY, PayloadKeys(SECRET).seal(KEY)
     good = encrypt(LOCATION, key)
     for payload, reason in (
         (LOCATION, "not_encrypted"),

@@ -16,8 +16,8 @@ from typing import Protocol
 
 from headcount.decoders import owntracks
 from headcount.decoders.canonical import Outcome, Sender, canonical
+from headcount.decoders.payload_keys import PayloadKeys
 from headcount.decoding import Decoded, DecodedFix, DecodedStatus, Ignored, Message
-from headcount.devices.payload_keys import PayloadKeys
 from headcount.messages.records import Device
 from headcount.messages.topics import HANDLE, Kind
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from headcount.decoders.payload_keys import PayloadKeys
 from headcount.decoding import DecodeError
 from headcount.devices.owntracks_commands import answered_s, is_owntracks, owntracks_messages
-from headcount.devices.payload_keys import PayloadKeys
 from headcount.messages.records import DEVICE_KEY, Device, DeviceCommand, decode_or_none
 from headcount.messaging.kv import KvBucket
 

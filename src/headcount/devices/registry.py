@@ -22,10 +22,10 @@ from typing import Any
 
 import msgspec
 
+from headcount.decoders.payload_keys import PayloadKeys
 from headcount.devices import credentials
 from headcount.devices.device_fields import apply_changes
 from headcount.devices.device_filter import DeviceFilter, DevicePage
-from headcount.devices.payload_keys import PayloadKeys
 from headcount.errors import AliasTakenError, DeviceError, UnknownDeviceError
 from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, LINK_KEY, Alias, Device, LastSeen, OneTimeLink
 from headcount.messages.topics import ID, Kind
@@ -150,7 +150,8 @@ class Registry:
         Raises:
             UnknownDeviceError: the device does not exist.
         """
-        key, sealed = self._payload_keys.create()
+        key = credentials.new_secret()
+        sealed = self._payload_keys.seal(key)
         return await self._update(id_, lambda device: _replace(device, payload_key=sealed)), key
 
     async def remove_payload_key(self, id_: str) -> Device:

@@ -22,7 +22,6 @@ from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
 from headcount.decoding import DecodeError
-from headcount.devices.credentials import new_secret
 
 ENCRYPTED_TYPE = "encrypted"
 
@@ -35,10 +34,9 @@ class PayloadKeys:
         key = hashlib.blake2b(b"payload keys", key=secret.encode()[:64], digest_size=SecretBox.KEY_SIZE)
         self._box = SecretBox(key.digest())
 
-    def create(self) -> tuple[str, str]:
-        """Make a key: the text to enter in the app, which is not stored, and the sealed key."""
-        key = new_secret()
-        return key, base64.b64encode(self._box.encrypt(key.encode())).decode()
+    def seal(self, key: str) -> str:
+        """The sealed key, for the registry."""
+        return base64.b64encode(self._box.encrypt(key.encode())).decode()
 
     def encrypt(self, payload: bytes, sealed: str) -> bytes:
         """A payload as a device with this sealed key reads it; "" = it has none.

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.bindings import crypto_secretbox
 
+from headcount.decoders.payload_keys import PayloadKeys, decrypt, encrypt
 from headcount.decoding import DecodeError
-from headcount.devices.payload_keys import PayloadKeys, decrypt, encrypt
+from headcount.devices.credentials import new_secret
 
 KEYS = PayloadKeys("a deployment's secret")
 NONCE = bytes(range(24))
@@ -72,7 +73,8 @@ def test_any_payload_and_key(payload: bytes, key: str) -> None:
 
 def test_sealed_keys() -> None:
     """A sealed key reveals nothing, and is of use with the deployment's secret only."""
-    key, sealed = KEYS.create()
+    key = new_secret()
+    sealed = KEYS.seal(key)
     assert len(key) == 32
     assert key.encode() not in base64.b64decode(sealed)
     message = encrypt(b"{}", key)
@@ -84,7 +86,7 @@ def test_sealed_keys() -> None:
 
 def test_a_device_with_a_key_must_encrypt() -> None:
     """With a key, plain messages are rejected except the last will; without one, all pass unchanged."""
-    sealed = KEYS.create()[1]
+    sealed = KEYS.seal("its key")
     for payload in (b'{"_type":"location"}', b"[]", b"", b"[" * 60_000, b'{"_type":["encrypted"]}'):
         with pytest.raises(DecodeError) as error:
             KEYS.decrypt(payload, sealed)
