@@ -5,7 +5,7 @@ import { COUNTED_REASONS, Reporter, type ReportReason, type ReportRules } from "
 import { retryDelayS } from "./retry-delay.js";
 import { SiteAreas } from "./site-areas.js";
 import type { FixStorage } from "./storage.js";
-import { RejectedPayloadError, RetryLaterError, type Transport } from "./transport.js";
+import { RetryLaterError, type Transport } from "./transport.js";
 
 /** Fixes that are sent before the first of them is acknowledged. */
 const BATCH = 50;
@@ -37,9 +37,10 @@ export interface DeviceStatus {
   isRequested: boolean;
   /** Fixes that wait for an acknowledgement. */
   waiting: number;
+  /** Fixes that headcount has stored, since the start. */
   acknowledged: number;
-  /** Fixes that were dropped because the buffer was full or headcount rejected them. */
-  dropped: number;
+  /** Fixes that headcount will never store, since the start. */
+  refused: number;
 }
 
 /**
@@ -61,7 +62,7 @@ export class Device {
   #connection: DeviceStatus["connection"] = "stopped";
   #problem = "";
   #acknowledged = 0;
-  #dropped = 0;
+  #refused = 0;
   #running: Promise<void> | undefined;
   #isStopping = false;
   /** Resolves a wait for new work: a fix, a site, the end of the connection, a stop. */
@@ -86,7 +87,7 @@ export class Device {
       isRequested: state.isRequested,
       waiting: this.#buffer.fixes.length,
       acknowledged: this.#acknowledged,
-      dropped: this.#dropped,
+      refused: this.#refused,
     };
   }
 
@@ -108,11 +109,8 @@ export class Device {
 
   /** Reads the stored fixes, and starts to connect. */
   async start(): Promise<void> {
-    if (await this.#running) throw new Error("the device is running");
-    for (const fix of (await this.#storage?.load()) ?? []) {
-      this.#buffer.append(fix);
-      this.#next = Math.max(this.#next, fix.number + 1);
-    }
+    if (this.#running !== undefined) throw new Error("the device is running");
+    await this.#restore();
     this.#isStopping = false;
     this.#running = this.#run();
   }
@@ -141,20 +139,31 @@ export class Device {
     await this.#storage?.close();
   }
 
+  async #restore(): Promise<void> {
+    const stored = await this.#storage?.load();
+    for (const fix of stored?.fixes ?? []) {
+      const dropped = this.#buffer.append(fix);
+      if (dropped) await this.#store((storage) => storage.remove([dropped.number]));
+      this.#next = Math.max(this.#next, fix.number + 1);
+    }
+    const { site, state } = stored?.saved ?? {};
+    if (site) this.#reporter.site = this.#parseSite(site);
+    try {
+      if (state) this.#reporter.restore(state);
+    } catch {} // a device without a memory reports more, not less
+  }
+
   async #keep(position: DevicePosition, reason: ReportReason): Promise<void> {
     const fix: WaitingFix = {
       number: this.#next++,
       t: position.t,
       isCounted: COUNTED_REASONS.has(reason),
-      isUnjudged: this.#reporter.site === undefined,
       payload: payloadOf(position),
     };
     const dropped = this.#buffer.append(fix);
-    await this.#storage?.put(fix);
-    if (dropped) {
-      this.#dropped++;
-      await this.#storage?.remove([dropped.number]);
-    }
+    const state = this.#reporter.encode();
+    await this.#store((storage) => storage.put(fix, state));
+    if (dropped) await this.#store((storage) => storage.remove([dropped.number]));
     this.#wake();
   }
 
@@ -167,7 +176,7 @@ export class Device {
         for await (const _ of this.#deliveries()) failures = 0;
       } catch (error) {
         retryAfterS = error instanceof RetryLaterError ? error.delayS : 0;
-        this.#problem = error instanceof Error ? error.message : String(error);
+        this.#fail(error);
       }
       await this.#transport.close().catch(() => undefined);
       this.#become("waiting");
@@ -207,60 +216,70 @@ export class Device {
   }
 
   async #send(batch: WaitingFix[]): Promise<void> {
-    try {
-      await this.#transport.send(batch.map((fix) => fix.payload));
-      this.#acknowledged += batch.length;
-    } catch (error) {
-      if (!(error instanceof RejectedPayloadError)) throw error;
-      if (batch.length > 1) {
-        for (const fix of batch) await this.#send([fix]);
-        return;
-      }
-      this.#problem = error.message;
-      this.#dropped++;
-    }
+    const stored = await this.#transport.send(batch.map((fix) => fix.payload));
+    this.#acknowledged += stored;
+    this.#refused += batch.length - stored;
     const numbers = batch.map((fix) => fix.number);
     this.#buffer.remove(new Set(numbers));
-    await this.#storage?.remove(numbers);
+    await this.#store((storage) => storage.remove(numbers));
     this.#changed();
   }
 
-  #setSite(geojson: string): void {
-    let site: SiteAreas;
+  #parseSite(geojson: string): SiteAreas | undefined {
     try {
-      site = new SiteAreas(JSON.parse(geojson), this.#transport.identity.kind);
+      return new SiteAreas(JSON.parse(geojson), this.#transport.identity.kind);
     } catch {
-      return; // the device goes on with the site that it had
+      return undefined; // the device goes on with the site that it has
     }
+  }
+
+  #setSite(geojson: string): void {
+    const site = this.#parseSite(geojson);
+    if (site === undefined) return;
     const isFirst = this.#reporter.site === undefined;
     this.#reporter.site = site;
-    if (isFirst) this.#judgeAgain().catch(() => undefined);
+    void this.#store((storage) => storage.save("site", geojson));
+    if (isFirst) void this.#judgeAgain();
     this.#changed();
     this.#wake();
   }
 
-  /** Judges the positions that were reported without a site. */
+  /** Judges the positions again that were reported while no site was known. */
   async #judgeAgain(): Promise<void> {
-    const unjudged = this.#buffer.fixes.filter((fix) => fix.isUnjudged);
-    const numbers = unjudged.map((fix) => fix.number);
+    const { fixes } = this.#buffer;
+    const numbers = fixes.map((fix) => fix.number);
     this.#buffer.remove(new Set(numbers));
     this.#reporter.forget();
-    const kept = unjudged
+    const kept = fixes
       .map((fix) => positionOf(fix.payload))
       .map((position) => {
         const reason = this.#reporter.judge(position);
         return reason && this.#keep(position, reason);
       });
     await Promise.all(kept);
-    await this.#storage?.remove(numbers);
+    await this.#store((storage) => storage.remove(numbers));
   }
 
   #execute(payload: string): void {
     const answer = this.#commands.execute(payload, Date.now() / 1000);
     // an answer that is lost does not matter: the command comes again
     if (answer) this.#transport.answer(JSON.stringify(answer)).catch(() => undefined);
+    void this.#store((storage) => storage.save("state", this.#reporter.encode()));
     this.#changed();
     this.#wake();
+  }
+
+  /** Changes the storage; if that fails, such as on a full disk, the device goes on with its memory. */
+  async #store(change: (storage: FixStorage) => Promise<void>): Promise<void> {
+    try {
+      if (this.#storage) await change(this.#storage);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #fail(error: unknown): void {
+    this.#problem = error instanceof Error ? error.message : String(error);
   }
 
   #become(connection: DeviceStatus["connection"]): void {

@@ -34,7 +34,7 @@ export class FallbackTransport implements Transport {
     }
   }
 
-  send(payloads: readonly string[]): Promise<void> {
+  send(payloads: readonly string[]): Promise<number> {
     return this.#used().send(payloads);
   }
 

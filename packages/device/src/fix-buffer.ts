@@ -8,8 +8,6 @@ export interface WaitingFix {
   t: number;
   /** It changes the zones in which the device is counted. */
   isCounted: boolean;
-  /** It was reported before a site was known, and is judged again when one is. */
-  isUnjudged?: boolean | undefined;
   payload: string;
 }
 

@@ -1,17 +1,13 @@
-import {
-  type DeviceIdentity,
-  RejectedPayloadError,
-  RetryLaterError,
-  type Transport,
-  type TransportEvents,
-} from "./transport.js";
+import { type DeviceIdentity, RetryLaterError, type Transport, type TransportEvents } from "./transport.js";
 
 const TIMEOUT_MS = 30_000;
 /** Browsers allow 64 KiB of bodies with `keepalive` at a time. */
 const MAX_KEEPALIVE_BYTES = 60_000;
 const SITE_POLL_MS = 600_000;
-/** Statuses of a body that is refused however often it is sent. */
-const REJECTED = new Set([400, 413, 415, 422]);
+/** The longest `Retry-After` that is obeyed. */
+const MAX_RETRY_AFTER_S = 3_600;
+/** The status of a request without a fix that can be stored. */
+const NONE_STORED = 422;
 
 export interface HttpOptions extends DeviceIdentity {
   /** headcount's address, such as `https://count.example.org`; in a page that headcount serves, `location.origin`. */
@@ -49,9 +45,9 @@ export class HttpTransport implements Transport {
     (this.#poll as { unref?: () => void }).unref?.();
   }
 
-  async send(payloads: readonly string[]): Promise<void> {
+  async send(payloads: readonly string[]): Promise<number> {
     const body = `[${payloads.join(",")}]`;
-    if (body !== this.#last.body) this.#last = { body, key: crypto.randomUUID() };
+    if (body !== this.#last.body) this.#last = { body, key: `${Date.now()}-${Math.random()}` };
     const response = await this.#fetch("v1/fixes", {
       method: "POST",
       headers: {
@@ -62,8 +58,12 @@ export class HttpTransport implements Transport {
       body,
       keepalive: body.length < MAX_KEEPALIVE_BYTES,
     });
+    if (response.status === NONE_STORED) {
+      await response.body?.cancel();
+      return 0;
+    }
     if (!response.ok) throw await problemOf(response);
-    await response.body?.cancel();
+    return ((await response.json()) as { stored: number }).stored;
   }
 
   async answer(): Promise<void> {}
@@ -86,6 +86,5 @@ async function problemOf(response: Response): Promise<Error> {
   await response.body?.cancel();
   const problem = `${new URL(response.url).pathname}: ${response.status} ${response.statusText}`;
   const delayS = Number(response.headers.get("retry-after"));
-  if (delayS > 0) return new RetryLaterError(problem, delayS);
-  return REJECTED.has(response.status) ? new RejectedPayloadError(problem) : new Error(problem);
+  return delayS > 0 ? new RetryLaterError(problem, Math.min(delayS, MAX_RETRY_AFTER_S)) : new Error(problem);
 }

@@ -6,10 +6,9 @@ export { checkedPosition, type DevicePosition, payloadOf } from "./positions.js"
 export { DEFAULT_RULES, Reporter, type ReportReason, type ReportRules, type ReportState } from "./reporting.js";
 export { retryDelayS } from "./retry-delay.js";
 export { type DeviceKind, SiteAreas } from "./site-areas.js";
-export type { FixStorage } from "./storage.js";
+export type { FixStorage, StoredDevice } from "./storage.js";
 export {
   type DeviceIdentity,
-  RejectedPayloadError,
   RetryLaterError,
   type Transport,
   type TransportEvents,

@@ -1,7 +1,8 @@
 import type { WaitingFix } from "./fix-buffer.js";
-import type { FixStorage } from "./storage.js";
+import type { FixStorage, SavedText, StoredDevice } from "./storage.js";
 
-const STORE = "fixes";
+const FIXES = "fixes";
+const SAVED = "saved";
 
 /** Keeps waiting fixes in IndexedDB, so that they survive a reload of the page. */
 export class IndexedDbStorage implements FixStorage {
@@ -13,20 +14,37 @@ export class IndexedDbStorage implements FixStorage {
     this.#name = name;
   }
 
-  async load(): Promise<WaitingFix[]> {
+  async load(): Promise<StoredDevice> {
     const request = indexedDB.open(this.#name, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "number" });
+    request.onupgradeneeded = () => {
+      request.result.createObjectStore(FIXES, { keyPath: "number" });
+      request.result.createObjectStore(SAVED);
+    };
     this.#database = await resultOf(request);
-    return resultOf<WaitingFix[]>(this.#database.transaction(STORE).objectStore(STORE).getAll());
+    const transaction = this.#database.transaction([FIXES, SAVED]);
+    const saved = transaction.objectStore(SAVED);
+    const [fixes, names, texts] = await Promise.all([
+      resultOf<WaitingFix[]>(transaction.objectStore(FIXES).getAll()),
+      resultOf(saved.getAllKeys()),
+      resultOf<string[]>(saved.getAll()),
+    ]);
+    return { fixes, saved: Object.fromEntries(names.map((name, index) => [name, texts[index]])) };
   }
 
-  put(fix: WaitingFix): Promise<void> {
-    return this.#change((store) => store.put(fix));
+  put(fix: WaitingFix, state: string): Promise<void> {
+    return this.#change((fixes, saved) => {
+      fixes.put(fix);
+      saved.put(state, "state");
+    });
+  }
+
+  save(name: SavedText, text: string): Promise<void> {
+    return this.#change((_, saved) => saved.put(text, name));
   }
 
   remove(numbers: readonly number[]): Promise<void> {
-    return this.#change((store) => {
-      for (const number of numbers) store.delete(number);
+    return this.#change((fixes) => {
+      for (const number of numbers) fixes.delete(number);
     });
   }
 
@@ -35,10 +53,10 @@ export class IndexedDbStorage implements FixStorage {
     this.#database = undefined;
   }
 
-  async #change(apply: (store: IDBObjectStore) => void): Promise<void> {
+  async #change(apply: (fixes: IDBObjectStore, saved: IDBObjectStore) => void): Promise<void> {
     if (this.#database === undefined) throw new Error(`the database ${this.#name} is not open`);
-    const transaction = this.#database.transaction(STORE, "readwrite");
-    apply(transaction.objectStore(STORE));
+    const transaction = this.#database.transaction([FIXES, SAVED], "readwrite");
+    apply(transaction.objectStore(FIXES), transaction.objectStore(SAVED));
     await new Promise<void>((resolve, reject) => {
       transaction.oncomplete = () => resolve();
       transaction.onabort = () => reject(transaction.error);

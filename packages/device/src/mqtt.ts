@@ -29,7 +29,7 @@ export class MqttTransport implements Transport {
   }
 
   async open(events: TransportEvents): Promise<void> {
-    const { url, id, secret, site, keepaliveS = 30 } = this.#options;
+    const { url, id, secret, site, keepaliveS = 60 } = this.#options;
     const status = `${this.#topic}/status`;
     const client = await mqtt.connectAsync(
       url,
@@ -73,8 +73,9 @@ export class MqttTransport implements Transport {
     await this.#publish("status", "online");
   }
 
-  async send(payloads: readonly string[]): Promise<void> {
+  async send(payloads: readonly string[]): Promise<number> {
     await Promise.all(payloads.map((payload) => this.#publish("fix", payload)));
+    return payloads.length;
   }
 
   async answer(payload: string): Promise<void> {

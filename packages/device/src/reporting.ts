@@ -83,6 +83,17 @@ export class Reporter {
     Object.assign(this.state, { zones: new Set(), last: undefined, placed: undefined });
   }
 
+  /** The memory as JSON, for a restart. */
+  encode(): string {
+    return JSON.stringify({ ...this.state, zones: [...this.state.zones].sort() });
+  }
+
+  /** Takes the memory of an earlier run; throws if it is not one. */
+  restore(text: string): void {
+    const { zones, ...state } = JSON.parse(text) as ReportState & { zones: string[] };
+    Object.assign(this.state, state, { zones: new Set(zones) });
+  }
+
   /** Seconds after which a device that does not move reports again. */
   get intervalS(): number {
     return this.state.intervalS ?? this.#intervalS(this.state.zones);

@@ -13,8 +13,11 @@ export interface Transport {
   readonly identity: DeviceIdentity;
   /** Connects once; rejects if that fails. The device calls it again later. */
   open(events: TransportEvents): Promise<void>;
-  /** Sends payloads of fixes in order; resolves when headcount has stored all of them. */
-  send(payloads: readonly string[]): Promise<void>;
+  /**
+   * Sends payloads of fixes in order. Resolves with the number of those that headcount has stored; it will never
+   * store the others.
+   */
+  send(payloads: readonly string[]): Promise<number>;
   /** Sends the answer to a command. */
   answer(payload: string): Promise<void>;
   /** Ends the connection, and what `open` started. */
@@ -32,11 +35,6 @@ export class RetryLaterError extends Error {
   ) {
     super(message);
   }
-}
-
-/** The server will never accept these payloads: sending them again is useless. */
-export class RejectedPayloadError extends Error {
-  override readonly name = "RejectedPayloadError";
 }
 
 /** The identity of a registered device. */

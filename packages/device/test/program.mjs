@@ -4,7 +4,8 @@
  *
  *   DEVICE='{"url": "mqtt://127.0.0.1:1883", "site": "ul", "kind": "person", "id": "…", "secret": "…"}' node program.mjs
  *
- * `http` in DEVICE is an address for HTTP, used instead of MQTT or where MQTT is blocked; `file` keeps fixes on disk.
+ * `http` in DEVICE is an address for HTTP, used instead of MQTT or where MQTT is blocked; `file` keeps fixes on disk;
+ * `rules` are those of reports.
  * Each line of the output is a JSON object: `{"reason": …}` for a judged position, `{"status": …}` after a change.
  */
 import { createInterface } from "node:readline";
@@ -12,12 +13,13 @@ import { Device, FallbackTransport, HttpTransport } from "@headcount/device";
 import { MqttTransport } from "@headcount/device/mqtt";
 import { FileStorage } from "@headcount/device/node";
 
-const { url, http, file, ...identity } = JSON.parse(process.env.DEVICE ?? "");
+const { url, http, file, rules, ...identity } = JSON.parse(process.env.DEVICE ?? "");
 const mqtt = url && new MqttTransport({ ...identity, url });
 const web = http && new HttpTransport({ ...identity, url: http });
 const device = new Device({
   transport: mqtt && web ? new FallbackTransport(mqtt, web) : (mqtt ?? web),
-  ...(file ? { storage: new FileStorage(file) } : {}),
+  storage: file && new FileStorage(file),
+  rules,
 });
 
 /** @param {object} line */
