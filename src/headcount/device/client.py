@@ -224,11 +224,17 @@ def _uplink(credentials: DeviceCredentials, transport: Transport, certificates: 
     from headcount.device.mqtt_uplink import MqttUplink  # noqa: PLC0415  # HTTP needs no paho
 
     if transport == "mqtt":
-        return MqttUplink(credentials, certificates.context() if credentials.tls else None)
-    if not credentials.websocket.startswith(("ws://", "wss://")):
+        encrypted = credentials.tls
+    elif credentials.websocket.startswith(("ws://", "wss://")):
+        encrypted = credentials.websocket.startswith("wss://")
+    else:
         raise _no_address("a WebSocket URL (ws:// or wss://) is missing")
-    encrypted = credentials.websocket.startswith("wss://")
-    return MqttUplink(credentials, certificates.context() if encrypted else None, websocket=True)
+    return MqttUplink(
+        credentials,
+        certificates.context() if encrypted else None,
+        websocket=transport == "websocket",
+        has_certificate=certificates.certificate is not None,
+    )
 
 
 def _no_address(problem: str) -> DeviceLibraryError:

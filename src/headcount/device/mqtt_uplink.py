@@ -36,10 +36,16 @@ class MqttUplink:
     """
 
     def __init__(
-        self, credentials: DeviceCredentials, tls: ssl.SSLContext | None, *, websocket: bool = False
+        self,
+        credentials: DeviceCredentials,
+        tls: ssl.SSLContext | None,
+        *,
+        websocket: bool = False,
+        has_certificate: bool = False,
     ) -> None:
         self.status = LinkStatus()
         self._credentials, self._tls, self._websocket = credentials, tls, websocket
+        self._has_certificate = has_certificate
         self._stop, self._is_ended = threading.Event(), False
         self._flush_until_s = 0.0
         self._wake_reader, self._wake_writer = os.pipe()
@@ -111,8 +117,8 @@ class MqttUplink:
         )
         client.connect_timeout = TIMEOUT_S
         client.max_inflight_messages_set(0)  # the window is ours
-        if account.secret:
-            client.username_pw_set(account.device, account.secret)
+        if account.secret or self._has_certificate:
+            client.username_pw_set(account.device, account.secret or None)
         if self._tls:
             client.tls_set_context(self._tls)
         client.will_set(f"{account.topic}/status", b"offline", qos=1)
