@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +16,13 @@ from typing import Any
 import pytest
 
 from device.machine import Machine, reports_of
+from device.receiver import Receiver, gpsd, needs_gpsd
 from device.relay import Relay
-from headcount.device import DevicePosition
-from system.running import Up, headcount
+from headcount.device import DevicePosition, read_credentials, redeem
+from headcount.runtime.ports import free_port
+from system.running import Up, environment, headcount
 from system.senders import SITE, spot
-from waiting import wait_until
+from waiting import LIMIT_S, wait_until
 
 LIBRARY, SCHUMAN = "glucksman-library", "schuman-building"
 
@@ -43,6 +49,16 @@ class Campus:
         """Those of a new device."""
         added: dict[str, Any] = json.loads(self.device("add", "--kind", kind, "--json"))
         return {**added, "port": port}
+
+    def claim_code(self) -> str:
+        """A code that registers a person's device."""
+        options = ("--kind", "person", "--count", "1", "--public-url", self.url)
+        return self.device("claim", *options).splitlines()[1].partition(",")[0]
+
+    @property
+    def url(self) -> str:
+        """The URL of the API."""
+        return f"http://127.0.0.1:{self.up.ports['http']}"
 
     def verdicts(self, *names: str) -> float:
         """The number of fixes with these verdicts."""
@@ -114,4 +130,108 @@ def test_a_device_that_leaves_is_not_counted(campus: Campus, tmp_path: Path) -> 
         wait_until(
             lambda: "refused: off site" in campus.device("command", credentials["id"], "list"), "the answer"
         )
+        machine.end()
+
+
+@contextmanager
+def running(*arguments: str | Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """`headcount device run` as a process, killed at the end."""
+    command = [sys.executable, "-m", "headcount", "device", "run", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@needs_gpsd
+def test_a_receiver_is_counted_from_a_claim_code(campus: Campus, tmp_path: Path) -> None:
+    """A machine with a receiver at gpsd redeems a claim code, is counted, obeys, and ends cleanly at SIGTERM."""
+    code, file, port = campus.claim_code(), tmp_path / "device.json", free_port(0)
+    receiver, before = Receiver(), campus.up.counts()[LIBRARY][0]
+    options: list[str | Path] = [
+        "--link",
+        code,
+        "--url",
+        campus.url,
+        "--credentials",
+        file,
+        "--buffer",
+        tmp_path / "fixes.db",
+    ]
+    with (
+        gpsd(receiver, port),
+        running(*options, "--from", f"gpsd:127.0.0.1:{port}", folder=tmp_path) as process,
+    ):
+        wait_until(lambda: campus.up.counts()[LIBRARY][0] == before + 1, "it is counted")
+        id_ = read_credentials(file).device
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert "acknowledged" in campus.device("command", id_, "message", "please charge me", "--wait")
+        process.terminate()
+        output, errors = process.communicate(timeout=LIMIT_S)
+        assert (process.returncode, output) == (0, "message please charge me\n")
+        assert "delivered, 0 waiting" in errors
+        assert read_credentials(file).secret not in errors
+    receiver.close()
+    wait_until(lambda: ", connected" not in campus.device("show", id_), "it is offline")
+
+
+def test_a_track_is_counted(campus: Campus, tmp_path: Path) -> None:
+    """The end of a GPX track at full pace is where its device is counted; a link works once."""
+    credentials = tmp_path / "device.json"
+    credentials.write_text(json.dumps(campus.credentials("vehicle", campus.up.mqtt_port)))
+    points = [spot(LIBRARY), spot("car-park-milford")]
+    (tmp_path / "drive.gpx").write_text(
+        "<gpx><trk><trkseg>"
+        + "".join(
+            f'<trkpt lat="{lat}" lon="{lon}"><time>2026-01-01T10:0{minute}:00Z</time></trkpt>'
+            for minute, (lat, lon) in enumerate(points)
+        )
+        + "</trkseg></trk></gpx>"
+    )
+    before = campus.up.counts()["car-park-milford"][1]
+    done = headcount(
+        "device",
+        "run",
+        "--credentials",
+        credentials,
+        "--from",
+        "gpx:drive.gpx",
+        "--pace",
+        "fast",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 positions, on site, 2 reported, 2 delivered, 0 waiting" in done.stderr
+    wait_until(lambda: campus.up.counts()["car-park-milford"][1] == before + 1, "the car is in the car park")
+    code = campus.claim_code()
+    assert redeem(code, campus.url).site == "ul"
+    done = headcount(
+        "device",
+        "run",
+        "--link",
+        f"{campus.url}/me#join={code}",
+        "--credentials",
+        "new.json",
+        "--from",
+        "-",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "unknown, used or expired" in done.stderr
+    assert not (tmp_path / "new.json").exists()
+
+
+def test_a_device_over_websocket(campus: Campus, tmp_path: Path) -> None:
+    """Over WebSocket a device is counted, too."""
+    credentials = campus.credentials("person", 1) | {
+        "websocket": f"ws://127.0.0.1:{campus.up.ports['ws']}/mqtt"
+    }
+    before, (lat, lon) = campus.up.counts()[SCHUMAN][0], spot(SCHUMAN)
+    with Machine(credentials, tmp_path / "fixes.db", transport="websocket") as machine:
+        machine.report([DevicePosition(time.time(), lat, lon, 5)])
+        wait_until(lambda: campus.up.counts()[SCHUMAN][0] == before + 1, "it is counted")
         machine.end()

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import pty
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device.receiver import LAT, LON, Receiver, epoch, gpsd, needs_gpsd, sentence
 from headcount.device.gpsd import position_of_report
 from headcount.device.nmea import NmeaReader
 from headcount.device.position_sources import positions_from
@@ -25,27 +22,6 @@ from headcount.device.recordings import read_gpx, read_nmea, replayed
 from headcount.errors import DeviceLibraryError
 from headcount.runtime.ports import free_port
 from waiting import LIMIT_S
-
-GPSD = shutil.which("gpsd") or shutil.which("gpsd", path="/usr/sbin") or ""
-#: A receiver in Limerick at 52° 40' 24.42" N, 8° 34' 23.23" W.
-LAT, LON = 52 + 40.4070 / 60, -(8 + 34.3872 / 60)
-
-
-def sentence(text: str) -> str:
-    """A sentence with its checksum."""
-    checksum = 0
-    for char in text:
-        checksum ^= ord(char)
-    return f"${text}*{checksum:02X}"
-
-
-def epoch(clock: str = "101530.00", day: str = "281126", *, hdop: str = "0.9", valid: str = "A") -> list[str]:
-    """The sentences of one second, as a receiver sends them."""
-    return [
-        sentence(f"GNGGA,{clock},5240.4070,N,00834.3872,W,1,09,{hdop},23.4,M,54.0,M,,"),
-        sentence(f"GNGSA,A,3,01,02,03,04,05,06,07,08,09,,,,1.7,{hdop},1.4,1"),
-        sentence(f"GNRMC,{clock},{valid},5240.4070,N,00834.3872,W,010.0,084.4,{day},,,A"),
-    ]
 
 
 def read(lines: list[str], earliest: date = date(2026, 1, 1)) -> list[DevicePosition]:
@@ -117,34 +93,6 @@ def test_no_report_of_gpsd_raises(line: bytes) -> None:
     assert position_of_report(b'{"class":"TPV","mode":3,"time":' + line + b"}") is None
 
 
-class Receiver:
-    """A GNSS receiver on a pseudo-terminal, which sends an epoch every tenth of a second."""
-
-    def __init__(self) -> None:
-        self._controller, self._line = pty.openpty()
-        self.path = os.ttyname(self._line)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Unplug it."""
-        self._stop.set()
-        self._thread.join()
-        os.close(self._controller)
-        os.close(self._line)
-
-    def _run(self) -> None:
-        os.set_blocking(self._controller, False)
-        while not self._stop.wait(0.1):
-            now = datetime.now(UTC)
-            for line in epoch(f"{now:%H%M%S}.{now.microsecond // 10_000:02}", f"{now:%d%m%y}"):
-                try:
-                    os.write(self._controller, f"{line}\r\n".encode())
-                except BlockingIOError:
-                    break  # nobody reads
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A receiver that is plugged in."""
@@ -173,24 +121,17 @@ def test_a_serial_receiver(receiver: Receiver, baud: str) -> None:
     assert abs(position.t - time.time()) < LIMIT_S
 
 
-@pytest.mark.skipif(not GPSD, reason="gpsd is not installed")
+@needs_gpsd
 def test_a_receiver_at_gpsd(receiver: Receiver) -> None:
     """A real gpsd that reads the receiver gives its positions, also when it starts later and is started again."""
-    print(subprocess.run([GPSD, "-V"], capture_output=True, text=True, check=True).stdout)
-    port = free_port(0)
-    command = [GPSD, "-N", "-n", "-b", "-S", str(port), receiver.path]
-    stop = threading.Event()
+    port, stop = free_port(0), threading.Event()
     positions = positions_from(f"gpsd:127.0.0.1:{port}", stop)
     limit = threading.Timer(LIMIT_S, stop.set)
     limit.start()
     try:
         for _ in range(2):
-            daemon = subprocess.Popen(command)
-            try:
+            with gpsd(receiver, port):
                 position = next(positions)
-            finally:
-                daemon.kill()
-                daemon.wait()
             assert (position.lat, position.lon) == pytest.approx((LAT, LON), abs=1e-6)
             assert position.vel == pytest.approx(18.52, abs=0.1)
             assert position.cog == pytest.approx(84.4)
