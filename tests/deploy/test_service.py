@@ -14,15 +14,17 @@ ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "deploy" / "headcount.service"
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["headcount.service", "headcount-device.service"])
+def test_systemd_accepts_the_unit(tmp_path: Path, name: str) -> None:
     """`systemd-analyze verify` finds no fault, with a program that exists in the place of headcount."""
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("needs systemd-analyze")
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/headcount/bin/headcount", sys.executable))
+    unit = tmp_path / name
+    text = (UNIT.parent / name).read_text()
+    unit.write_text(re.sub(r"/opt/headcount/bin/\w+", sys.executable, text))
     run = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True, check=False)
-    assert (run.returncode, [line for line in run.stderr.splitlines() if UNIT.name in line]) == (0, [])
+    assert (run.returncode, [line for line in run.stderr.splitlines() if name in line]) == (0, [])
 
 
 def test_the_unit_and_the_guide_agree() -> None:

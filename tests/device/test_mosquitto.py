@@ -222,8 +222,9 @@ with DeviceClient(credentials_of({account(mosquitto.port)!r}, "test")) as device
 print(*sorted(name for name in {{name.partition(".")[0] for name in sys.modules}} - sys.stdlib_module_names
               if not name.startswith("_")))
 """
+    python = tmp_path / "env" / "bin" / "python"
     done = subprocess.run(
-        [tmp_path / "env" / "bin" / "python", "-I", "-c", program],
+        [python, "-I", "-c", program],
         capture_output=True,
         text=True,
         check=False,
@@ -231,3 +232,16 @@ print(*sorted(name for name in {{name.partition(".")[0] for name in sys.modules}
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["headcount", "paho"], sys.version
     assert len(operator.of("fix")) == 1
+    (tmp_path / "device.json").write_text(json.dumps(account(mosquitto.port)))
+    command = [python, "-I", "-m", "headcount.device", "--credentials", "device.json", "--from", "-"]
+    done = subprocess.run(
+        [*command, "--buffer", "fixes.db"],
+        cwd=tmp_path,
+        input=here(time.time() + 1).payload().decode() + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 positions, on site, 1 reported, 1 delivered, 0 waiting" in done.stderr
+    assert len(operator.of("fix")) == 2

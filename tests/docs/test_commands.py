@@ -90,6 +90,7 @@ def test_the_smallest_site_file_can_be_used() -> None:
         ("start/first-application.md", "python", "counts.py"),
         ("start/first-application.md", "js", "counts.mjs"),
         ("guides/phones.md", "python", "publish.py"),
+        ("guides/device-library.md", "python", "raspberry_pi.py"),
     ],
 )
 def test_shown_examples_are_those_that_are_tested(page: str, language: str, example: str) -> None:
