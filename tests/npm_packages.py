@@ -6,12 +6,15 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 CACHE = Path.home() / ".cache" / "headcount" / "npm"
 INSTALL_S = 240
+#: An older installation without a use is removed with the next one.
+UNUSED_S = 30 * 86_400
 _FILES = ("package.json", "package-lock.json", ".npmrc")
 
 
@@ -24,14 +27,16 @@ def installed(folder: Path) -> Path:
         pytest.skip("npm is not installed")
     files = [folder / name for name in _FILES]
     key = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
-    found = CACHE / f"{folder.name}-{key}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{folder.name}.lock").open("w") as lock:
+    folder_of_all = CACHE / folder.name
+    folder_of_all.mkdir(parents=True, exist_ok=True)
+    found = folder_of_all / key
+    with (folder_of_all / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not found.exists():
-            for old in CACHE.glob(f"{folder.name}-*"):
-                shutil.rmtree(old)
-            partial = CACHE / f"{folder.name}.partial"
+            for old in folder_of_all.glob("*/"):
+                if old.stat().st_mtime < time.time() - UNUSED_S:
+                    shutil.rmtree(old)
+            partial = folder_of_all / "partial"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             for path in files:
@@ -42,4 +47,5 @@ def installed(folder: Path) -> Path:
             )
             assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
             partial.rename(found)
+        found.touch()
     return found
