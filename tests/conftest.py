@@ -65,8 +65,8 @@ def anyio_backend() -> str:
 def no_refill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rate limits that never refill: a busy machine may need any time for a burst."""
     take, peek = RateLimiter.take, RateLimiter.peek
-    monkeypatch.setattr(RateLimiter, "take", lambda self, key, _: take(self, key, 1.0))
-    monkeypatch.setattr(RateLimiter, "peek", lambda self, key, _: peek(self, key, 1.0))
+    monkeypatch.setattr(RateLimiter, "take", lambda self, key, _, amount=1: take(self, key, 1.0, amount))
+    monkeypatch.setattr(RateLimiter, "peek", lambda self, key, _, amount=1: peek(self, key, 1.0, amount))
 
 
 @pytest.hookimpl(wrapper=True)

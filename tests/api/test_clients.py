@@ -55,7 +55,9 @@ def run(*command: str | Path, folder: Path) -> str:
 )
 def test_python_client(document: Path, tmp_path: Path) -> None:
     """openapi-python-client generates every endpoint without a warning, and mypy accepts client and use."""
-    options = {"content_type_overrides": {"text/csv": "application/octet-stream"}, "post_hooks": []}
+    as_bytes = ("text/csv", "text/plain", "application/x-ndjson")
+    overrides = dict.fromkeys(as_bytes, "application/octet-stream")
+    options = {"content_type_overrides": overrides, "post_hooks": []}
     (tmp_path / "config.json").write_text(json.dumps(options))
     arguments: list[str | Path] = ["--path", document, "--output-path", tmp_path / "client", "--meta", "none"]
     command: list[str | Path] = [sys.executable, "-m", "openapi_python_client", "generate", *arguments]

@@ -13,6 +13,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 MAX_KEYS = 20_000
+#: Fixes of a device beyond its rate: a phone that was offline sends its stored fixes in one go.
+BURST_FIXES = 3_000.0
+#: A device that sends for others may send this many times as much.
+GATEWAY_FACTOR = 1_000.0
 #: Rounding errors of times.
 _TOLERANCE_S = 1e-9
 
@@ -41,19 +45,20 @@ class RateLimiter:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def take(self, key: str, now_s: float) -> RateLimitResult:
-        """Take one request from a key's bucket; `now_s` is of a monotonic clock."""
-        result = self.peek(key, now_s)
+    def take(self, key: str, now_s: float, amount: int = 1) -> RateLimitResult:
+        """Take requests from a key's bucket, all or none; `now_s` is of a monotonic clock."""
+        result = self.peek(key, now_s, amount)
         if result.allowed:
             self._store(key, now_s, result.full_s)
         return result
 
-    def peek(self, key: str, now_s: float) -> RateLimitResult:
+    def peek(self, key: str, now_s: float, amount: int = 1) -> RateLimitResult:
         """Return what `take` would return, without taking."""
-        full_in_s = max(0.0, self._full_at.get(key, 0.0) - now_s) + self._interval_s
+        taken_s = amount * self._interval_s
+        full_in_s = max(0.0, self._full_at.get(key, 0.0) - now_s) + taken_s
         over_s = full_in_s - self.window_s
         if over_s > _TOLERANCE_S:
-            return RateLimitResult(False, 0, over_s, full_in_s - self._interval_s)
+            return RateLimitResult(False, 0, over_s, full_in_s - taken_s)
         return RateLimitResult(True, math.floor(-over_s / self._interval_s + 1e-6), 0.0, full_in_s)
 
     def charge(self, key: str, now_s: float, amount: float) -> bool:

@@ -37,6 +37,7 @@ class ApiSettings:
     trusted: tuple[Network, ...] = ()  # networks of load balancers, in addition to this machine
     oidc: OidcProvider | None = None  # the identity provider
     requests_per_s: float = 100.0  # per token and address
+    device_fixes_per_s: float = 5.0  # per device
     max_streams: int = 1000  # open SSE and WebSocket connections; beyond it 503
     max_queries: int = 4  # history queries at the same time; beyond it 503
     ping_s: float = 5.0  # between keep-alive messages of a stream

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -30,6 +30,7 @@ from headcount.messages.reports import (
 from headcount.messages.topics import KINDS
 from headcount.messages.units import ScalingState
 from headcount.messaging.connection import Endpoint, connected_once
+from headcount.services.ingest import Receipt
 
 #: A worker without a report for longer no longer contributes to lag and rate.
 WORKER_TIMEOUT_S = 60.0
@@ -118,6 +119,12 @@ class Metrics:
             registry=self.registry,
             buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0),
         )
+        self._received_fixes = Counter(
+            "headcount_http_fixes",
+            "Fixes that devices sent over HTTP.",
+            ("endpoint", "verdict"),
+            registry=self.registry,
+        )
         self.registry.register(self)
 
     def take(self, subject: str, payload: bytes) -> None:
@@ -138,6 +145,11 @@ class Metrics:
         except (msgspec.DecodeError, ValueError) as error:
             self.rejected += 1
             _log.debug("%s: not a report: %s", subject, error)
+
+    def count_fixes(self, endpoint: str, receipts: Iterable[Receipt]) -> None:
+        """Count the fixes of a request to an endpoint."""
+        for receipt in receipts:
+            self._received_fixes.labels(endpoint, receipt.verdict).inc()
 
     def scaling(self) -> tuple[ScalingState, float] | None:
         """Return the autoscaler's last report and its age in seconds; None if there is no recent one."""

@@ -17,6 +17,7 @@ from headcount.api.media_types import GEOJSON, JSON_LD
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.middleware.device_authentication import DeviceAuthentication
 from headcount.api.schemas import problems
+from headcount.api.schemas.ingest import FixBody
 
 SCHEMES: dict[str, Any] = {
     "token": {
@@ -28,7 +29,13 @@ SCHEMES: dict[str, Any] = {
     "device": {
         "type": "http",
         "scheme": "basic",
-        "description": "The device itself: its id, and its secret or a signed token. For /v1/me only.",
+        "description": "The device itself: its id, and its secret or a signed token.",
+    },
+    "ingest_key": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "id",
+        "description": "A device's ingest key, with which an app can only send its fixes.",
     },
     "session": {
         "type": "apiKey",
@@ -60,6 +67,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         components = schema.setdefault("components", {})
         components["securitySchemes"] = SCHEMES
         _use_problems(components.setdefault("schemas", {}))
+        components["schemas"]["FixBody"] = FixBody.model_json_schema()
         examples = msgspec.json.decode(_EXAMPLES.read_bytes())
         for route in routes(app):
             for method in route.methods or ():
@@ -117,7 +125,8 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
     shared = [name for name, given in applies.items() if given]
     responses |= _failures(dict.fromkeys([*operation.pop(PROBLEMS, ()), *_ANYWHERE, *shared]))
     ways = [{"token": list(scopes)}, {"session": list(scopes)}]
-    operation["security"] = [{"device": []}] if by_device else ways if scopes else [{}, *ways]
+    if "security" not in operation:
+        operation["security"] = [{"device": []}] if by_device else ways if scopes else [{}, *ways]
     if scopes:
         scopes_text = " or ".join(f"`{scope}`" for scope in scopes)
         operation["description"] = (

@@ -170,10 +170,7 @@ async def _from_service(request: Request, error: Exception) -> Response:
 
 async def _from_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)  # noqa: S101  # what it is registered for
-    invalid = None
-    if error.parameter is not None:
-        invalid = [ParameterProblem(parameter=error.parameter, problem=error.detail)]
-    return _answer(request, error.kind, error.detail, error.headers, invalid)
+    return _answer(request, error.kind, error.detail, error.headers, error.errors)
 
 
 async def _from_validation(request: Request, error: Exception) -> Response:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 
-from headcount.access.rate_limiter import RateLimiter, RateLimitResult
+from headcount.access.rate_limiter import BURST_FIXES, GATEWAY_FACTOR, RateLimiter, RateLimitResult
 from headcount.api.schemas.problems import TOO_OFTEN, ProblemError
+from headcount.messages.records import Device
 
 #: A page loads some dozens of resources at the same time.
 BURST_S = 5.0
@@ -15,11 +16,17 @@ BURST_S = 5.0
 class ApiRateLimits:
     """The rate limits of one API."""
 
-    def __init__(self, requests_per_s: float) -> None:
-        """Allow each token and address this many requests per second, with bursts of five seconds' worth."""
+    def __init__(self, requests_per_s: float, device_fixes_per_s: float) -> None:
+        """Allow each token and address requests, with bursts of five seconds' worth, and each device fixes."""
         self.requests = RateLimiter(requests_per_s, max(1, round(BURST_S * requests_per_s)))
         #: Failed authentications of an address. Guessing a secret is hopeless; this limits noise.
         self.failures = RateLimiter(0.2, 20)
+        #: Requests with fixes of an address that were not authenticated.
+        self.refused_devices = RateLimiter(0.2, 20)
+        self._fixes = {
+            gateway: RateLimiter(device_fixes_per_s * times, BURST_FIXES * times)
+            for gateway, times in ((False, 1.0), (True, GATEWAY_FACTOR))
+        }
 
     def failure(self, key: str, detail: str) -> ProblemError | None:
         """Count a failed authentication; return the problem if the key has too many.
@@ -28,6 +35,16 @@ class ApiRateLimits:
         """
         result = self.failures.take(key, time.monotonic())
         return None if result.allowed else too_many_requests(detail, result)
+
+    def take_fixes(self, device: Device, number: int) -> None:
+        """Count fixes that a device sends.
+
+        Raises:
+            ProblemError: `too-many-requests`; then none is counted.
+        """
+        result = self._fixes[device.gateway].take(device.id, time.monotonic(), number)
+        if not result.allowed:
+            raise too_many_requests("Too many fixes from this device.", result)
 
 
 def too_many_requests(detail: str, result: RateLimitResult) -> ProblemError:

@@ -25,6 +25,7 @@ from headcount.messaging.site_versions import SiteFollower
 from headcount.services.container import Services
 from headcount.services.history import HistoryQueries
 from headcount.services.history_tail import HistoryTail
+from headcount.services.ingest import IngestService
 from headcount.services.personal import PersonalDataService
 from headcount.services.positions import PositionService
 from headcount.services.stays import StayService
@@ -56,7 +57,7 @@ class ApiState:
         self.metrics = Metrics(self.live)
         self.core = CoreConnection(settings, connection, self.sites, self.live, self.metrics.take)
         self.registry_cache = RegistryCache()
-        self.limits = ApiRateLimits(settings.requests_per_s)
+        self.limits = ApiRateLimits(settings.requests_per_s, settings.device_fixes_per_s)
         self._oidc_client: OidcClient | None = None
         if settings.oidc is not None:
             from headcount.access.oidc import OidcClient  # noqa: PLC0415  # with its HTTP client and JWT library
@@ -64,6 +65,7 @@ class ApiState:
             self._oidc_client = OidcClient(settings.oidc, settings.secret)
         self.streams = StreamSlots(settings.max_streams)
         self.services = Services(self.core.connection, settings.secret, self.registry_cache)
+        self.ingest = IngestService(connection, settings.secret, self.registry_cache)
         self.traces = self.services.traces(self.sites, settings.partitions)
         self.positions = PositionService(
             self.services,

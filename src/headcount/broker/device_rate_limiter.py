@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headcount.access.rate_limiter import RateLimiter
+from headcount.access.rate_limiter import BURST_FIXES, GATEWAY_FACTOR, RateLimiter
 
 #: Devices or addresses that each limiter remembers.
 MAX_KEYS = 200_000
@@ -20,11 +20,10 @@ class MqttRateLimits:
     """
 
     messages_per_s: float = 5.0
-    burst_messages: float = 3_000.0
+    burst_messages: float = BURST_FIXES
     bytes_per_s: float = 64 << 10
     burst_bytes: float = 8 << 20
-    #: A device that publishes for others may send this many times as much.
-    gateway_factor: float = 1_000.0
+    gateway_factor: float = GATEWAY_FACTOR
     #: Connections of one device, also as a burst.
     connects_per_minute: int = 30
     #: Sign-ins refused to one address, also as a burst: as many as an institute behind one address may need.

@@ -22,6 +22,9 @@ _MORE = {
         "import": Entry("device_table:import_", "Register the devices of a CSV table."),
         "export": Entry("device_table:export", "Write all devices of a site as CSV."),
         "link": Entry("device_link:link", "Create a one-time link that sets up a phone."),
+        "ingest-key": Entry(
+            "device_link:ingest_key", "Create the key of a phone with Traccar Client or OsmAnd."
+        ),
         "claim": Entry("device_link:claim", "Create codes that register one new device each."),
     },
     "Positions and commands": {
@@ -205,7 +208,7 @@ async def change(running: RunningDeployment, id_: str, as_json: bool, **fields: 
 async def rotate(running: RunningDeployment, id_: str, as_json: bool) -> None:
     """Replace the secret of a device.
 
-    Prints the new one. The old secret, signed tokens and one-time links are rejected from now on.
+    Prints the new one. The old secret, the ingest key, signed tokens and one-time links are rejected from now on.
 
     \b
     Example:

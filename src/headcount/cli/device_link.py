@@ -1,4 +1,4 @@
-"""`headcount device link`, `claim`: hand devices over to their owners."""
+"""`headcount device link`, `ingest-key`, `claim`: hand devices over to their owners."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from headcount.cli.options import Command, takes_settings
 from headcount.cli.output import as_json, print_json, private_file, to_file
 from headcount.cli.parameters import duration
 from headcount.devices import csv_table
-from headcount.devices.provisioning import provisioning_links, public_host, qr_file, qr_text
+from headcount.devices.provisioning import ingest_key_links, provisioning_links, public_host, qr_file, qr_text
 from headcount.errors import SettingsError
 from headcount.messages.records import PhoneOptions
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
 from headcount.settings.deployment import Settings
+
+_qr = click.option(
+    "--qr",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the QR code to this .svg or .png file.",
+)
 
 
 def _owntracks_options(function: Command) -> Command:
@@ -45,11 +51,7 @@ def _owntracks_options(function: Command) -> Command:
     default="owntracks",
     help="App that the QR code opens: OwnTracks, or the page /me in the browser.",
 )
-@click.option(
-    "--qr",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the QR code to this .svg or .png file.",
-)
+@_qr
 @_owntracks_options
 @as_json
 @on_deployment("public_url")
@@ -89,6 +91,45 @@ async def link(
     if qr is None:
         click.echo(qr_text(chosen))
     click.echo(f"OwnTracks  {links.owntracks}\nbrowser    {links.page}\nworks once, until {expires}")
+
+
+@click.command("ingest-key")
+@click.argument("id_", metavar="ID")
+@click.option("--revoke", is_flag=True, help="Reject the key from now on, and create none.")
+@_qr
+@as_json
+@on_deployment("public_url")
+async def ingest_key(
+    running: RunningDeployment, id_: str, revoke: bool, qr: Path | None, as_json: bool
+) -> None:
+    """Create the key with which Traccar Client or OsmAnd sends a phone's fixes.
+
+    The key can only send fixes of this device. An earlier one is rejected from now on. Prints a QR code for the
+    scanner in Traccar Client, the URL and the identifier to type instead, and the address for OsmAnd.
+
+    \b
+    Examples:
+      headcount device ingest-key k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org
+      headcount device ingest-key k3qv7m2xw5yd4hbt6zra --revoke
+    """
+    devices = running.services.devices
+    device = await devices.get(id_)
+    if revoke:
+        await devices.remove_ingest_key(running.actor, device)
+        click.echo("The key is rejected from now on.")
+        return
+    base = _base_url(running.settings)
+    key = await devices.create_ingest_key(running.actor, device)
+    links = ingest_key_links(base, key)
+    if qr is not None:
+        qr_file(links.traccar, str(qr))
+    if as_json:
+        print_json({"device": id_, "ingest_key": key, "link": links.traccar, "osmand": links.osmand})
+        return
+    if qr is None:
+        click.echo(qr_text(links.traccar))
+    click.echo(f"server URL  {base}/v1/osmand\nidentifier  {key}\nOsmAnd      {links.osmand}")
+    click.echo("The identifier is shown only here.", err=True)
 
 
 @click.command()

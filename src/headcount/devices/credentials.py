@@ -26,6 +26,7 @@ _SALT_BYTES, _HASH_BYTES = 16, 32
 #: A hash with a larger cost is not one of ours.
 _MAX_COST = 1 << 14
 _HASHED = re.compile(r"scrypt\$(\d{1,5})\$(\d{1,2})\$(\d)\$([A-Za-z0-9_-]{22})\$([A-Za-z0-9_-]{43})")
+_INGEST_KEY = re.compile(r"([a-z2-7]{20})-([a-z2-7]{32})")
 _ALGORITHM = "HS256"
 _AUDIENCE = "device"
 #: Maximum difference between the clocks of units.
@@ -57,6 +58,17 @@ def verify_secret(secret: str, hash_: str) -> bool:
         return hmac.compare_digest(digest, _decode(parts[5]))
     except (ValueError, binascii.Error):  # parameters that scrypt rejects, lone surrogates
         return False
+
+
+def ingest_key(device: str, secret: str) -> str:
+    """A device's ingest key: its id, and a secret of 160 random bits."""
+    return f"{device}-{secret}"
+
+
+def split_ingest_key(key: str) -> tuple[str, str] | None:
+    """The device's id and the secret in an ingest key, as it may have been typed; None: it is not one."""
+    found = _INGEST_KEY.fullmatch(key.strip().lower()) if len(key) <= MAX_SECRET_CHARS else None
+    return None if found is None else (found[1], found[2])
 
 
 # --- signed tokens -----------------------------------------------------------------------------------

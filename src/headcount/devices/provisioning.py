@@ -76,6 +76,29 @@ def provisioning_links(base: str, code: str) -> ProvisioningLinks:
     return ProvisioningLinks(f"owntracks:///config?url={quote(file, safe='')}", f"{base}/me#join={plain}")
 
 
+@dataclass(frozen=True, slots=True)
+class IngestKeyLinks:
+    """Addresses that contain an ingest key: one for the QR scanner of Traccar Client, one for OsmAnd."""
+
+    traccar: str
+    osmand: str
+
+
+def ingest_key_links(base: str, key: str) -> IngestKeyLinks:
+    """The addresses for an ingest key.
+
+    Traccar Client takes the server's URL and its identifier from the QR code. OsmAnd fills in the numbers;
+    `{3}` is the accuracy in m.
+
+    Args:
+        base: public URL of the API, without a trailing slash.
+        key: of the device.
+    """
+    link = f"{base}/v1/osmand?id={key}"
+    fields = "&lat={0}&lon={1}&timestamp={2}&accuracy={3}&altitude={4}&bearing={6}"
+    return IngestKeyLinks(link, link + fields)
+
+
 def public_host(base: str) -> str:
     """The host in a URL.
 

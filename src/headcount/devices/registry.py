@@ -133,16 +133,37 @@ class Registry:
         return device
 
     async def rotate(self, id_: str) -> tuple[Device, str]:
-        """Replace the secret; the old one, signed tokens and links are rejected from now on.
+        """Replace the secret; the old one, the ingest key, signed tokens and links are rejected from now on.
 
         Raises:
             UnknownDeviceError: the device does not exist.
         """
         secret = credentials.new_secret()
         hash_, now_s = credentials.hash_secret(secret), time.time()
-        device = await self._update(id_, lambda device: _replace(device, secret=hash_, valid_from=now_s))
+        device = await self._update(
+            id_, lambda device: _replace(device, secret=hash_, ingest_key="", valid_from=now_s)
+        )
         await self.revoke_links(id_)
         return device, secret
+
+    async def create_ingest_key(self, id_: str) -> str:
+        """Replace the ingest key; the old one is rejected from now on.
+
+        Raises:
+            UnknownDeviceError: the device does not exist.
+        """
+        secret = credentials.new_secret()
+        hash_ = credentials.hash_secret(secret)
+        await self._update(id_, lambda device: _replace(device, ingest_key=hash_))
+        return credentials.ingest_key(id_, secret)
+
+    async def remove_ingest_key(self, id_: str) -> None:
+        """Reject the ingest key from now on.
+
+        Raises:
+            UnknownDeviceError: the device does not exist.
+        """
+        await self._update(id_, lambda device: _replace(device, ingest_key=""))
 
     async def create_payload_key(self, id_: str) -> tuple[Device, str]:
         """Replace the key of a device's messages; from now on, messages without it are rejected.
@@ -178,6 +199,7 @@ class Registry:
                 device,
                 status="erasing",
                 secret="",
+                ingest_key="",
                 payload_key="",
                 certificate="",
                 label="",

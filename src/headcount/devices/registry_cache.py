@@ -68,7 +68,7 @@ class RegistryCache:
             insort(self._ids, device.id)
         else:
             self._drop_aliases(before)
-        device.secret, device.site = "", intern(device.site)
+        device.secret, device.ingest_key, device.site = "", "", intern(device.site)
         device.groups = [intern(group) for group in device.groups]
         self._devices[device.id] = device
         for alias in device.aliases:

@@ -56,6 +56,7 @@ class Device(msgspec.Struct, kw_only=True):
     groups: list[str] = []
     aliases: list[str] = []  # "owntracks/<user>/<device>", "iotp/<id>": names in other formats; personal data
     secret: str = ""  # hash of its password, see devices/credentials.py; "" = none
+    ingest_key: str = ""  # hash of the secret part of its ingest key; "" = none
     payload_key: str = ""  # key of its messages, sealed, see decoders/payload_keys.py; "" = not encrypted
     certificate: str = ""  # SHA-256 of its client certificate in hex; "" = any of our CA with its id as CN
     valid_from: float = 0.0  # signed tokens issued before this are rejected

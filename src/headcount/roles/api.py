@@ -41,6 +41,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         trusted=parse_networks(settings.trusted_proxies),
         oidc=oidc_provider_of(settings),
         requests_per_s=settings.requests_per_s,
+        device_fixes_per_s=settings.device_fixes_per_s,
     )
     tls = tls_files_of(settings) if settings.encrypts_http else None
     await server.run(api_settings, host=settings.host, port=settings.http_port, stop=stop, tls=tls)

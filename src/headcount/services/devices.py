@@ -85,13 +85,31 @@ class DeviceService:
         return await self._registry.change(device.id, **fields)
 
     async def rotate(self, actor: Caller, device: Device) -> tuple[Device, str]:
-        """Replace a device's secret; the old one, signed tokens and links are rejected from now on.
+        """Replace a device's secret; the old one, its ingest key, signed tokens and links are rejected from now on.
 
         Raises:
             UnknownDeviceError: the device is gone.
         """
         await self._audit.record_device(actor, "device.rotate", device)
         return await self._registry.rotate(device.id)
+
+    async def create_ingest_key(self, actor: Caller, device: Device) -> str:
+        """Replace a device's ingest key and return it; the old one is rejected from now on.
+
+        Raises:
+            UnknownDeviceError: the device is gone.
+        """
+        await self._audit.record_device(actor, "device.ingest-key", device, {"exists": True})
+        return await self._registry.create_ingest_key(device.id)
+
+    async def remove_ingest_key(self, actor: Caller, device: Device) -> None:
+        """Reject a device's ingest key from now on.
+
+        Raises:
+            UnknownDeviceError: the device is gone.
+        """
+        await self._audit.record_device(actor, "device.ingest-key", device, {"exists": False})
+        await self._registry.remove_ingest_key(device.id)
 
     async def create_payload_key(self, actor: Caller, device: Device) -> str:
         """Replace the key of a device's messages and return it; messages without it are rejected from now on.

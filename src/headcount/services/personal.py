@@ -176,9 +176,9 @@ def _stored_fixes(view: HistoryView, device: Device, pseudonyms: list[str]) -> l
 
 
 def _registered(device: Device) -> dict[str, Any]:
-    """The registry's entry without the hash of the secret and the key of its messages."""
+    """The registry's entry without hashes of secrets and the key of its messages."""
     entry: dict[str, Any] = msgspec.to_builtins(device)
-    del entry["secret"], entry["payload_key"]
+    del entry["secret"], entry["ingest_key"], entry["payload_key"]
     for name in ("created", "changed", "valid_from", "resume"):
         entry[name] = iso(entry[name]) if entry[name] else None
     return entry

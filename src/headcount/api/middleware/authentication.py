@@ -37,7 +37,9 @@ from headcount.errors import AccessError, LogError
 
 CSRF_HEADER = "headcount-csrf"
 #: These paths authenticate devices themselves.
-DEVICE_PATHS = re.compile(r"/v1/(me|provision)(/|$)")
+DEVICE_PATHS = re.compile(r"/v1/(me|provision|fixes|osmand)(/|$)")
+#: These have a limit per device: a whole campus may send its fixes from one address.
+INGEST_PATHS = re.compile(r"/v1/(fixes|osmand)$")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 #: Health checks are not rate-limited.
 _UNLIMITED = ("/healthz",)
@@ -156,9 +158,12 @@ class AuthenticationMiddleware:
         unknown = (
             is_balancer(peer, self._state.settings.trusted) and "x-forwarded-for" not in connection.headers
         )
-        if connection.scope["path"] in _UNLIMITED or (unknown and identity.by in ("machine", "anonymous")):
+        path, now_s, limits = connection.scope["path"], time.monotonic(), self._state.limits
+        if path in _UNLIMITED or (unknown and identity.by in ("machine", "anonymous")):
             return None
-        result = self._state.limits.requests.take(identity.key, time.monotonic())
+        if INGEST_PATHS.match(path) and limits.refused_devices.peek(identity.key, now_s).allowed:
+            return None
+        result = limits.requests.take(identity.key, now_s)
         if not result.allowed:
             sender = "your address" if identity.by == "anonymous" else identity.caller.subject
             raise too_many_requests(f"Too many requests from {sender}.", result)

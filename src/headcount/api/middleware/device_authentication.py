@@ -58,6 +58,7 @@ class DeviceAuthentication:
             proven = _is_signed(device, password, credentials.token_key(state.settings.secret))
         # the site may be removed: its devices' owners can still export and erase their data
         if device is None or not proven or device.status not in ACCEPTED_STATUSES:
+            state.limits.refused_devices.take(identity_of(request).key, time.monotonic())
             detail = "Too many authentications as this device have failed from your address."
             raise state.limits.failure(key, detail) or ProblemError(
                 DEVICE_SIGN_IN, DEVICE_SIGN_IN.meaning, headers=CHALLENGE

@@ -7,6 +7,9 @@ from starlette.requests import HTTPConnection
 
 from headcount.api.schemas.problems import invalid
 
+#: Apps of others send what they like.
+_ANY_PARAMETER = ("/v1/osmand",)
+
 
 async def known_parameters(connection: HTTPConnection) -> None:
     """Check the names in a request's query.
@@ -15,7 +18,8 @@ async def known_parameters(connection: HTTPConnection) -> None:
         ProblemError: `invalid-parameter`, naming the unknown parameter and those that exist.
     """
     dependant = getattr(connection.scope.get("route"), "dependant", None)
-    if dependant is None or not connection.scope["path"].startswith("/v1/"):
+    path: str = connection.scope["path"]
+    if dependant is None or not path.startswith("/v1/") or path in _ANY_PARAMETER:
         return
     known = _names(dependant)
     for name in connection.query_params:

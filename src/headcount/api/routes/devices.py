@@ -15,13 +15,13 @@ from headcount.api.middleware.authorization import RequireScope
 from headcount.api.middleware.site_access import KnownSiteId
 from headcount.api.parameters import DeviceHandle
 from headcount.api.public_url import checked_base_url
-from headcount.api.schemas import devices
+from headcount.api.schemas import devices, ingest
 from headcount.api.schemas.problems import invalid
 from headcount.api.state import ApiState, State
 from headcount.devices import csv_table
 from headcount.devices.device_fields import MAX_LABEL_CHARS
 from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DeviceFilter
-from headcount.devices.provisioning import provisioning_links, qr_svg
+from headcount.devices.provisioning import ingest_key_links, provisioning_links, qr_svg
 from headcount.messages.records import Device, DeviceStatus, PhoneOptions
 from headcount.messages.times import iso
 from headcount.messages.topics import HANDLE_PATTERN, ID_PATTERN, Kind
@@ -229,7 +229,10 @@ async def delete_device(site: KnownSiteId, device: DeviceHandle, state: State, a
     openapi_extra={"x-problems": ["unknown-device"]},
 )
 async def rotate_device(site: KnownSiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
-    """Replace the secret. The old one, signed tokens and links are rejected, and connections with them close."""
+    """Replace the secret.
+
+    The old one, the ingest key, signed tokens and links are rejected, and connections with them close.
+    """
     entry = await state.services.devices.get(device, site)
     entry, secret = await state.services.devices.rotate(actor, entry)
     return Json({**await _shown(state, entry), "secret": secret})
@@ -299,6 +302,44 @@ async def delete_payload_key(
 
 def _phone(options: devices.OwnTracksOptions) -> PhoneOptions:
     return PhoneOptions(**options.model_dump())
+
+
+@router.post(
+    "/devices/{device}/ingest-key",
+    status_code=201,
+    summary="Create a device's ingest key",
+    response_model=ingest.IngestKeyResponse,
+    response_description="The key with its addresses, which cannot be read again",
+    openapi_extra={"x-problems": ["unknown-device"]},
+)
+async def create_ingest_key(
+    site: KnownSiteId, device: DeviceHandle, request: Request, state: State, actor: Writer
+) -> Json:
+    """Create a key with which OsmAnd or Traccar Client sends fixes of this device, and can do nothing else.
+
+    An earlier key is rejected from now on. The device's secret stays valid.
+    """
+    base = checked_base_url(request, state.settings)
+    entry = await state.services.devices.get(device, site)
+    key = await state.services.devices.create_ingest_key(actor, entry)
+    links = ingest_key_links(base, key)
+    shown = {"device": device, "ingest_key": key, "link": links.traccar, "osmand": links.osmand}
+    return Json({**shown, "qr_svg": qr_svg(links.traccar)}, 201)
+
+
+@router.delete(
+    "/devices/{device}/ingest-key",
+    status_code=204,
+    summary="Revoke a device's ingest key",
+    response_class=Response,
+    response_description="The key is rejected from now on",
+    openapi_extra={"x-problems": ["unknown-device"]},
+)
+async def delete_ingest_key(site: KnownSiteId, device: DeviceHandle, state: State, actor: Writer) -> Response:
+    """Reject the device's ingest key from now on; its secret stays valid."""
+    entry = await state.services.devices.get(device, site)
+    await state.services.devices.remove_ingest_key(actor, entry)
+    return Response(status_code=204)
 
 
 async def _shown(state: ApiState, entry: Device) -> dict[str, Any]:

@@ -198,6 +198,29 @@ TOO_LONG = _problem(
     "/v1/tokens",
     "The limit is 1048576 bytes.",
 )
+UNKNOWN_INGEST_KEY = _problem(
+    "unknown-ingest-key",
+    400,
+    "Unknown ingest key",
+    "The identifier of the app must be the device's ingest key: `headcount device ingest-key` creates one.",
+    "/v1/osmand",
+)
+UNSUPPORTED = _problem(
+    "unsupported-media-type",
+    415,
+    "Unsupported media type",
+    "Send one of application/json, application/x-ndjson, application/geo+json and text/plain, not compressed.",
+    "/v1/fixes",
+    "The media type 'application/xml' is not supported. Send one of application/json, application/x-ndjson, application/geo+json and text/plain, not compressed.",
+)
+NOT_STORED = _problem(
+    "fixes-rejected",
+    422,
+    "No fix was stored",
+    "`errors` gives the verdict on each of the first ten fixes. Sending them again does not help.",
+    "/v1/fixes",
+    "0: invalid: lat and lon are 0",
+)
 INVALID = _problem(
     "invalid-parameter",
     422,
@@ -300,7 +323,9 @@ class Problem(Schema):
     status: int
     detail: str = Field(description="What is wrong with this request, and what to do.")
     instance: str = Field(description="The path of the request.")
-    errors: list[ParameterProblem] | None = Field(None, description="For `/problems/invalid-parameter`.")
+    errors: list[ParameterProblem] | None = Field(
+        None, description="For `/problems/invalid-parameter` and `/problems/fixes-rejected`."
+    )
 
 
 class ProblemMeaning(Schema):
@@ -322,9 +347,13 @@ class ProblemError(Exception):
         *,
         parameter: str | None = None,
         headers: Mapping[str, str] | None = None,
+        errors: list[ParameterProblem] | None = None,
     ) -> None:
-        """State what is wrong and what to do; `parameter` names the invalid one."""
+        """State what is wrong and what to do; `parameter` names the invalid one, `errors` several of them."""
         self.kind = kind
+        self.errors = errors
+        if parameter is not None:
+            self.errors = [ParameterProblem(parameter=parameter, problem=detail)]
         self.detail = detail
         self.parameter = parameter
         self.headers = dict(headers or {})
