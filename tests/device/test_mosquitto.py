@@ -233,7 +233,16 @@ print(*sorted(name for name in {{name.partition(".")[0] for name in sys.modules}
     assert done.stdout.split() == ["headcount", "paho"], sys.version
     assert len(operator.of("fix")) == 1
     (tmp_path / "device.json").write_text(json.dumps(account(mosquitto.port)))
-    command = [python, "-I", "-m", "headcount.device", "--credentials", "device.json", "--from", "-"]
+    command: list[str | Path] = [
+        python,
+        "-I",
+        "-m",
+        "headcount.device",
+        "--credentials",
+        "device.json",
+        "--from",
+        "-",
+    ]
     done = subprocess.run(
         [*command, "--buffer", "fixes.db"],
         cwd=tmp_path,

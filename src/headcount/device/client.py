@@ -85,7 +85,7 @@ class DeviceClient:
             DeviceLibraryError: a file cannot be used, or an address is missing.
             ValueError: `site` is not a site file.
         """
-        self._lock = threading.Lock()
+        self._lock, self._is_started = threading.Lock(), False
         self._silent_off_site = silent_off_site
         self._on_command = on_command
         self._position: DevicePosition | None = None
@@ -101,6 +101,7 @@ class DeviceClient:
 
     def start(self) -> None:
         """Connect, in a thread that connects again whenever the connection breaks."""
+        self._is_started = True
         self._uplink.start(self._outbox, LinkCallbacks(self._may_send, self._on_site, self._on_order))
 
     def report(self, position: DevicePosition) -> ReportReason | None:
@@ -135,7 +136,9 @@ class DeviceClient:
 
     def close(self, flush_s: float = FLUSH_S) -> None:
         """Send waiting fixes for at most `flush_s`, publish `offline`, and close; a file retains the others."""
-        self._uplink.close(flush_s)
+        if self._is_started:
+            self._uplink.close(flush_s)
+            self._is_started = False
         self._outbox.close()
 
     def __enter__(self) -> Self:
