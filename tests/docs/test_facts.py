@@ -21,7 +21,7 @@ from .pages import DOCS, PAGES, ROOT, blocks, headings, inline, name, plain, pro
 
 SOURCE = ROOT / "src" / "headcount"
 #: Names in headings that no sentence of the same page has.
-PROPER = {"API", "Android", "HTTP", "Kubernetes", "NATS", "STRIDE"}
+PROPER = {"Node.js", "API", "Android", "HTTP", "Kubernetes", "NATS", "STRIDE"}
 #: The first part of a path in a page.
 FOLDERS = ("src/", "tests/", "docs/", "deploy/", "examples/", "web/", "sites/", "requirements/", ".ci/")
 #: Files that a user or a build creates.

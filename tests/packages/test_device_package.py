@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import socket
 import subprocess
 import time
@@ -15,16 +16,17 @@ from typing import Any
 import httpx
 import paho.mqtt.client as paho
 import pytest
+import shapely
 from paho.mqtt.enums import CallbackAPIVersion
 
 from headcount.runtime.ports import free_ports
 from packages.node_device import EACH_SECOND, NodeDevice, built_package
 from system.running import UL, Up, headcount
-from system.senders import program, spot
+from system.senders import SITE, program, spot
 from waiting import wait_until
 
 pytestmark = pytest.mark.doors
-LIBRARY, SCHUMAN = "glucksman-library", "schuman-building"
+LIBRARY, SCHUMAN, CAR_PARK = "glucksman-library", "schuman-building", "car-park-opposite-bus-stop"
 OUTAGE_S = 600
 
 
@@ -33,14 +35,14 @@ class Account:
 
     def __init__(self, up: Up) -> None:
         self._up = up
+        self.where = ["--data", str(up.data), "--nats-port", str(up.ports["nats"])]
         added = json.loads(self.command("add", "--kind", "person", "--json"))
         self.id, self.secret = str(added["id"]), str(added["secret"])
         self.identity = {"site": "ul", "kind": "person", "id": self.id, "secret": self.secret}
 
     def command(self, *arguments: str, code: int = 0) -> str:
         """The output of a command of `headcount device`."""
-        where = ["--data", str(self._up.data), "--nats-port", str(self._up.ports["nats"])]
-        done = headcount("device", *arguments, *where, cwd=self._up.folder)
+        done = headcount("device", *arguments, *self.where, cwd=self._up.folder)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
@@ -80,6 +82,15 @@ def walk(end_s: float) -> list[dict[str, float]]:
         lat, lon = lat2 + share * (lat1 - lat2), lon2 + share * (lon1 - lon2)
         track.append({"t": round(end_s - before_s, 3), "lat": lat, "lon": lon, "acc": 4})
     return track
+
+
+def beside_the_site(zone: str) -> tuple[float, float]:
+    """A position outside of the site, on the line from a zone to the nearest point of the boundary."""
+    feature = next(each for each in SITE["features"] if each["properties"]["role"] == "site")
+    boundary = shapely.boundary(shapely.from_geojson(json.dumps(feature["geometry"])))
+    lat, lon = spot(zone)
+    (lon1, lat1), (lon2, lat2) = shapely.shortest_line(shapely.Point(lon, lat), boundary).coords
+    return lat1 + 2 * (lat2 - lat1), lon1 + 2 * (lon2 - lon1)
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +256,34 @@ def test_another_broker(package: Path, tmp_path: Path) -> None:
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_page_is_counted(up: Up, package: Path) -> None:
+    """A page in Chromium reports the browser's positions, shows messages, and keeps fixes over a reload."""
+    chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    if not Path(chromium).exists():
+        pytest.skip(f"no browser at {chromium}")
+    account = Account(up)
+    token = headcount(
+        "token", "add", "page", "--role", "operator", *account.where, cwd=up.folder
+    ).stdout.split()[-1]
+    device = {"mqtt": addresses(up, "websocket")["url"], **account.identity}
+    places = {LIBRARY: spot(LIBRARY), CAR_PARK: spot(CAR_PARK), "outside": beside_the_site(CAR_PARK)}
+    ran = subprocess.run(
+        ["node", "test/browser.mjs"],
+        cwd=package,
+        env=os.environ
+        | {
+            "HEADCOUNT_URL": f"http://127.0.0.1:{up.ports['http']}",
+            "HEADCOUNT_TOKEN": token,
+            "DEVICE": json.dumps(device),
+            "PLACES": json.dumps(places),
+            "CHROMIUM": chromium,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    print(ran.stdout)
+    assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -70,6 +70,7 @@ export function watchGeolocation(device: Device, options: GeolocationOptions = {
     const position = positionOfGeolocation(found);
     isNear = device.isNear(position, NEAR_M);
     requestLater();
+    adapt();
     device.report(position).catch(() => undefined);
     options.onPosition?.(position);
   };

@@ -12,7 +12,8 @@ const device = new Device({
   storage: new IndexedDbStorage(`headcount-${identity.id}`),
   showMessage: (text) => messages.push(text) > 0,
 });
+device.onChange(({ connection, problem }) => console.log(connection, problem));
 await device.start();
-watchGeolocation(device, { onError: ({ message }) => console.error(message) });
+watchGeolocation(device, { onError: ({ code, message }) => console.error(code, message) });
 // for the test
 Object.assign(window, { device, messages });
