@@ -58,6 +58,17 @@ class TraceError(HeadcountError):
         super().__init__(f"{source}: {where}: {problem}")
 
 
+class DecoderError(HeadcountError):
+    """A decoder of another package cannot be used."""
+
+    def __init__(self, name: str, problem: str, remedy: str) -> None:
+        """`name` is the name of the format."""
+        self.name = name
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"decoder {name}: {problem}. {remedy}")
+
+
 class DataFolderError(HeadcountError):
     """The data folder can't be used."""
 

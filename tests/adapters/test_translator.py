@@ -166,15 +166,16 @@ async def test_metrics_count_the_outcomes_of_messages(tmp_path: Path) -> None:
             for payload in (LOCATION, LOCATION, b'{"_type":"steps"}', b"{"):
                 await device.publish("owntracks/a/b", payload, qos=1)
             await device.publish("car-iotp", b'{"lat":1,"lon":2}', qos=1)
-        report: dict[str, Any] = {"rejected": {}}
-        while "no_id" not in report["rejected"]:
+        report: dict[str, Any] = {"rejected": {"iotp": {}}}
+        while not report["rejected"]["iotp"]:
             report = msgspec.json.decode((await reports.next_msg(timeout=60)).data)
         await client.close()
     assert report == {
         "worker": "w1",
         "translated": {"owntracks": 2, "iotp": 0},
-        "ignored": {"steps": 1},
-        "rejected": {"not_json": 1, "no_id": 1},
+        "ignored": {"owntracks": {"steps": 1}, "iotp": {}},
+        "rejected": {"owntracks": {"not_json": 1}, "iotp": {"no_id": 1}},
+        "running": {},
     }
 
 

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import history_batches
 from api_fixture import PARTITIONS, Api, open_api, site_with
 from headcount.api.live_sites import LiveSites
-from headcount.api.metrics import MAX_WORKERS, WORKER_TIMEOUT_S, Metrics, MonotonicSums
+from headcount.api.metric_families import MAX_WORKERS, MonotonicSums
+from headcount.api.metrics import WORKER_TIMEOUT_S, Metrics
 from headcount.counting.disclosure import grid_before
 from headcount.counting.site_versions import Sites, only
 from headcount.history.catalog import Catalog
@@ -178,7 +179,14 @@ async def test_metrics_of_a_running_api(tmp_path: Path) -> None:
         await api.count({"site": (5, 2), "library": (3, 0)})
         await api.nats.publish(
             "metrics.adapters.a1",
-            json.dumps({"worker": "a1", "translated": {"owntracks": 4}, "rejected": {"iotp": 1}}).encode(),
+            json.dumps(
+                {
+                    "worker": "a1",
+                    "translated": {"owntracks": 4},
+                    "rejected": {"iotp": {"no_id": 1}},
+                    "running": {"ttn": True},
+                }
+            ).encode(),
         )
         await api.nats.flush()
         await until(lambda: has(api, "headcount_adapter_translated_messages_total"))
@@ -189,7 +197,8 @@ async def test_metrics_of_a_running_api(tmp_path: Path) -> None:
         assert value(found, "headcount_devices_present", site="ul", kind="person") == 5
         assert value(found, "headcount_devices_present", site="ul", kind="vehicle") == 2
         assert value(found, "headcount_adapter_translated_messages_total", format="owntracks") == 4
-        assert value(found, "headcount_adapter_rejected_messages_total", reason="iotp") == 1
+        assert value(found, "headcount_adapter_rejected_messages_total", format="iotp", reason="no_id") == 1
+        assert value(found, "headcount_adapter_decoders_running", format="ttn") == 1
         assert value(found, "headcount_partitions") == 2
         assert value(found, "headcount_counts_age_seconds", site="ul") >= 0
         route = "/v1/sites/{site}/counts"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from case_files import case_json
-from headcount.adapters.translator import translate
+from headcount.adapters.translator import decode_shipped
 from headcount.decoders import owntracks
 from headcount.decoders.canonical import CanonicalMessage, Outcome
 from headcount.decoders.device_aliases import AliasResolver
@@ -93,9 +93,10 @@ def names(payload_key: str) -> AliasResolver:
 
 def outcomes(payload: bytes, payload_key: str, user: str = ID) -> list[Outcome]:
     """The outcomes of a message of the phone."""
-    format_, found = translate(f"owntracks.{user}.phone", payload, 0.0, names(payload_key))
+    resolver = names(payload_key)
+    format_, found = decode_shipped(payload, Message(f"owntracks/{user}/phone", 0.0), resolver)
     assert format_ == "owntracks"
-    return found
+    return [resolver.outcome(format_, each) for each in found]
 
 
 LOCATION = b'{"_type":"location","lat":52.67,"lon":-8.57,"tst":1700000000}'

@@ -6,8 +6,8 @@ A batch is acknowledged when the log has acknowledged all of its translations. I
 that, the batch is delivered again, and the counting rules judge repeated fixes as `duplicate`. So nothing is
 lost, and nothing is counted twice.
 
-Topics and payloads contain names of people, so translated messages are soon removed from the disk: everything
-up to the first message that is not acknowledged.
+The shipped formats share a consumer of FOREIGN; each plug-in has its own, so that a slow one delays no other.
+Topics and payloads contain names of people, so translated messages are soon removed from the disk.
 """
 
 from __future__ import annotations
@@ -15,83 +15,65 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
-from headcount.decoders.canonical import CanonicalMessage, Outcome
+from headcount.adapters.foreign_purge import CONSUMER_PREFIX, Acknowledged, purge_translated
+from headcount.adapters.translation_stats import TranslationStats
+from headcount.decoders.canonical import CanonicalMessage
 from headcount.decoders.device_aliases import AliasResolver
-from headcount.decoders.formats import SHIPPED, decode_message
-from headcount.decoding import DecodeError, Ignored, Message
+from headcount.decoders.formats import SHIPPED, decode_message, subjects_of
+from headcount.decoders.plugin_process import Item, PluginProcess
+from headcount.decoders.plugins import Plugin, installed
+from headcount.decoding import Decoded, DecodeError, Message
 from headcount.devices.registry_cache import RegistryCache
-from headcount.errors import LogError
-from headcount.messages.reports import ADAPTER_REPORT_SUBJECT, AdapterReport
-from headcount.messages.topics import FOREIGN_STREAM
+from headcount.errors import DecoderError, LogError
+from headcount.messages.reports import ADAPTER_REPORT_SUBJECT
+from headcount.messages.topics import FOREIGN_STREAM, FOREIGN_SUBJECTS
 from headcount.messaging import qos1
 from headcount.messaging.connection import Connection, Endpoint
-from headcount.messaging.consumers import PullConsumer, acknowledge, pull_consumer
-from headcount.messaging.jetstream import NS, StoredMessage, append, consumer_info
-from headcount.messaging.qos1 import QOS_HEADER
-from headcount.messaging.secure_delete import purge
-from headcount.messaging.streams import opened_log
-from headcount.runtime.retry import RETRY_S
+from headcount.messaging.consumers import PullConsumer, acknowledge, extend, pull_consumer
+from headcount.messaging.jetstream import NS, StoredMessage, append
+from headcount.messaging.qos1 import QOS_HEADER, STORED, with_stored
+from headcount.messaging.streams import LOG_AGE_S, opened_log
+from headcount.runtime.retry import RETRY_S, retry
 from headcount.runtime.tasks import cancel_all, wait_any
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+#: The format of a message, and its results.
+FormatResults = tuple[str, list[Decoded]]
+#: Decodes the first messages, at least one.
+BatchDecode = Callable[[Sequence[Item]], Awaitable[list[FormatResults]]]
 
-DURABLE = "adapters"
+#: The shipped formats by the first level of their topics, which the consumer selects.
+_SHIPPED_ON = {topic.partition("/")[0]: format_ for format_ in SHIPPED for topic in format_.topics}
+#: The consumers of the shipped formats and of a plug-in.
+DURABLE, PLUGIN_DURABLE = CONSUMER_PREFIX, CONSUMER_PREFIX + "_{name}"
 #: Messages of one batch, all of which are published concurrently.
 BATCH_SIZE = 1000
 #: Time that a fetch waits for a first message, and so the longest reaction to a stop.
 FETCH_S = 0.5
 #: Time after which an unacknowledged batch is delivered again, and an unacknowledged publish repeated.
 ACK_WAIT_S, ACK_TIMEOUT_S = 60.0, 5.0
+#: Time that a plug-in has for a batch: then what it has decoded is published.
+DECODE_S = 10.0
+#: Between attempts to import a plug-in.
+PLUGIN_RETRY_S = 10.0
 METRICS_INTERVAL_S = 1.0
 #: The most frequent problems of rejected messages are logged this often.
-LOG_INTERVAL_S, MAX_LOGGED, MAX_PROBLEMS = 60.0, 5, 100
-#: Minimum interval at which translated messages are removed from the disk.
-PURGE_INTERVAL_S = 0.2
+LOG_INTERVAL_S = 60.0
 _CONSUMER = {
-    "durable_name": DURABLE,
     "deliver_policy": "all",
     "ack_policy": "explicit",
     "ack_wait": int(ACK_WAIT_S * NS),
     "max_ack_pending": 4 * BATCH_SIZE,
 }
-
-
-@dataclass(slots=True)
-class TranslationStats:
-    """Numbers of translated (by format), ignored and rejected messages (by reason) since the start."""
-
-    translated: Counter[str] = field(default_factory=Counter)
-    ignored: Counter[str] = field(default_factory=Counter)
-    rejected: Counter[str] = field(default_factory=Counter)
-    problems: Counter[str] = field(default_factory=Counter)  # of rejected messages since the last log line
-
-    def add(self, format_: str, outcome: Outcome) -> None:
-        """Count one outcome."""
-        if isinstance(outcome, CanonicalMessage):
-            self.translated[format_] += 1
-        elif isinstance(outcome, Ignored):
-            self.ignored[outcome.reason] += 1
-        else:
-            self.rejected[outcome.label] += 1
-            problem = f"{format_}: {outcome.problem or outcome.label}"
-            if problem in self.problems or len(self.problems) < MAX_PROBLEMS:
-                self.problems[problem] += 1
-
-    def log_problems(self) -> None:
-        """Log the most frequent problems since the last call."""
-        for problem, count in self.problems.most_common(MAX_LOGGED):
-            log.warning("rejected %d messages of the format %s", count, problem)
-        self.problems.clear()
-
-    def report(self, worker: str) -> AdapterReport:
-        """All numbers; formats without a message are 0."""
-        translated = {format_.name: 0 for format_ in SHIPPED} | self.translated
-        return AdapterReport(worker, translated, dict(self.ignored), dict(self.rejected))
 
 
 def topic_of(subject: str) -> str:
@@ -103,20 +85,14 @@ def topic_of(subject: str) -> str:
     return "/".join(levels)
 
 
-def translate(
-    subject: str, payload: bytes, received_s: float, names: AliasResolver
-) -> tuple[str, list[Outcome]]:
-    """The format of a foreign message, and its translations. Never raises."""
-    message = Message(topic_of(subject), received_s)
-    for format_ in SHIPPED:
-        if format_.matches(message.topic):
-            try:
-                payload = names.decrypted(format_.name, payload, message)
-            except DecodeError as error:
-                return format_.name, [error]
-            decoded = decode_message(format_, payload, message)
-            return format_.name, [names.outcome(format_.name, each) for each in decoded]
-    return "unknown", [DecodeError("topic", "no format has this topic")]
+def decode_shipped(payload: bytes, message: Message, names: AliasResolver) -> FormatResults:
+    """The results of a message of a shipped format. Never raises."""
+    format_ = _SHIPPED_ON[message.topic.partition("/")[0]]
+    try:
+        payload = names.decrypted(format_.name, payload, message)
+    except DecodeError as error:
+        return format_.name, [error]
+    return format_.name, decode_message(format_, payload, message)
 
 
 async def run(
@@ -136,21 +112,30 @@ async def run(
         LogError: the stream FOREIGN does not exist.
         StopRequestedError: `stop` was set while waiting for the core.
     """
+    plugins, problems = installed()
+    for problem in problems:
+        log.error("%s", problem)
     async with (
         opened_log(core, f"headcount adapters {worker}", stop) as connection,
-        pull_consumer(connection, FOREIGN_STREAM, _CONSUMER) as consumer,
+        _consumer(connection, DURABLE, FOREIGN_SUBJECTS) as consumer,
     ):
-        stats, registry = TranslationStats(), RegistryCache()
-        names = AliasResolver(secret, registry, site_id)
-        translator = _Translator(connection, names, stats)
+        registry = RegistryCache()
+        stats = TranslationStats(
+            [*(format_.name for format_ in SHIPPED), *(plugin.name for plugin in plugins)]
+        )
+        work = _Work(connection, AliasResolver(secret, registry, site_id), stats)
         async with asyncio.TaskGroup() as loops:
             caching = loops.create_task(registry.run(connection), name="registry")
             loops.create_task(_report(connection, stats, worker, stop), name="metrics")
             # before the registry is read, a registered device would get a derived handle
             await wait_any(registry.ready, stop)
-            purging = loops.create_task(_purge(connection, translator.acknowledged), name="purge")
-            await translator.run(consumer, stop)
-            await cancel_all({caching, purging})
+            others = [
+                loops.create_task(work.run_plugin(plugin, stop), name=f"decoder {plugin.name}")
+                for plugin in plugins
+            ]
+            purging = loops.create_task(purge_translated(connection, work.acknowledged), name="purge")
+            await work.translate_all(consumer, work.decode_shipped, stop)
+            await cancel_all({caching, purging, *others})
 
 
 async def _report(connection: Connection, stats: TranslationStats, worker: str, stop: asyncio.Event) -> None:
@@ -168,53 +153,111 @@ async def _report(connection: Connection, stats: TranslationStats, worker: str, 
 
 
 @dataclass(frozen=True, slots=True)
-class _Translator:
+class _Work:
     connection: Connection
     names: AliasResolver
     stats: TranslationStats
-    acknowledged: asyncio.Event = field(default_factory=asyncio.Event)
+    acknowledged: Acknowledged = field(default_factory=Acknowledged)
 
-    async def run(self, consumer: PullConsumer, stop: asyncio.Event) -> None:
+    async def decode_shipped(self, items: Sequence[Item]) -> list[FormatResults]:
+        """The results of messages of the shipped formats."""
+        return [decode_shipped(payload, message, self.names) for payload, message in items]
+
+    async def run_plugin(self, plugin: Plugin, stop: asyncio.Event) -> None:
+        """Translate the messages of a plug-in, which wait while it cannot be started."""
+        work = partial(self._run_plugin, plugin, stop)
+        await retry(work, (LogError,), f"decoder {plugin.name}", level=logging.WARNING)
+
+    async def _run_plugin(self, plugin: Plugin, stop: asyncio.Event) -> None:
+        name, subjects = PLUGIN_DURABLE.format(name=plugin.name), subjects_of(plugin.topics)
+        async with PluginProcess(plugin) as process:
+            # the first consumer, which may idle too long, keeps messages from being removed meanwhile
+            async with _consumer(self.connection, name, subjects):
+                await self._running(plugin, process.start)
+            log.info("decoder %s of %s: %s", plugin.name, plugin.package, ", ".join(plugin.topics))
+
+            async def decode(items: Sequence[Item]) -> list[FormatResults]:
+                found = await self._running(plugin, partial(process.decode, items, DECODE_S))
+                return [(plugin.name, results) for results in found]
+
+            async with _consumer(self.connection, name, subjects) as consumer:
+                await self.translate_all(consumer, decode, stop)
+
+    async def _running(self, plugin: Plugin, work: Callable[[], Awaitable[T]]) -> T:
+        """Call `work`, again and again while the plug-in cannot be imported."""
+
+        async def attempt() -> T:
+            try:
+                found = await work()
+            except (DecoderError, OSError):
+                self.stats.running[plugin.name] = False
+                raise
+            self.stats.running[plugin.name] = True
+            return found
+
+        return await retry(
+            attempt,
+            (DecoderError, OSError),
+            f"the messages of {', '.join(plugin.topics)} wait",
+            pause_s=PLUGIN_RETRY_S,
+            level=logging.ERROR,
+        )
+
+    async def translate_all(self, consumer: PullConsumer, decode: BatchDecode, stop: asyncio.Event) -> None:
+        """Translate the messages of a consumer until `stop` is set."""
         while not stop.is_set():
-            messages = await _fetch(consumer)
-            if not messages:
-                continue
-            canonical = [found for message in messages for found in self._translated(message)]
-            if await _publish_all(self.connection, canonical, stop):
-                try:
-                    for message in messages:
-                        await acknowledge(self.connection, message)
-                    self.acknowledged.set()
-                except LogError as error:
-                    log.debug("cannot acknowledge a batch, it will be delivered again: %s", error)
+            left = await _fetch(consumer)
+            while left and not stop.is_set():
+                done = await self._translate_first(left, decode, stop)
+                left = left[done:]
+                for message in left:
+                    await self._answer(extend, message)
 
-    def _translated(self, message: StoredMessage) -> list[CanonicalMessage]:
-        subject, qos = message.subject.encode(), message.headers.get(QOS_HEADER, "")
-        if not qos1.counts(subject, qos.encode()):
-            return []  # it is delivered again once it has been acknowledged
-        plain = qos1.plain(subject).decode()
-        format_, outcomes = translate(plain, message.data, message.stored_s, self.names)
-        for outcome in outcomes:
-            self.stats.add(format_, outcome)
-        return [outcome for outcome in outcomes if isinstance(outcome, CanonicalMessage)]
+    async def _translate_first(
+        self, messages: list[StoredMessage], decode: BatchDecode, stop: asyncio.Event
+    ) -> int:
+        """Translate and acknowledge the first messages; return their number."""
+        # a message whose sender waits for its acknowledgement is delivered again after that
+        counted = [number for number, message in enumerate(messages) if _counts(message)]
+        results = await decode([_item(messages[number]) for number in counted]) if counted else []
+        canonical: list[CanonicalMessage] = []
+        for format_, decoded in results:
+            for each in decoded:
+                outcome = self.names.outcome(format_, each)
+                self.stats.add(format_, outcome)
+                if isinstance(outcome, CanonicalMessage):
+                    canonical.append(outcome)
+        done = len(messages) if len(results) == len(counted) else counted[len(results)]
+        if await _publish_all(self.connection, canonical, stop):
+            for message in messages[:done]:
+                await self._answer(acknowledge, message)
+            self.acknowledged.add(message.sequence for message in messages[:done])
+        return done
 
-
-async def _purge(connection: Connection, acknowledged: asyncio.Event) -> None:
-    """Remove messages from the disk as soon as all earlier ones are acknowledged, too."""
-    acknowledged.set()  # at the start, those that were acknowledged before
-    while True:
-        await acknowledged.wait()
-        acknowledged.clear()
-        await asyncio.sleep(PURGE_INTERVAL_S)
+    async def _answer(
+        self, answer: Callable[[Connection, StoredMessage], Awaitable[None]], message: StoredMessage
+    ) -> None:
         try:
-            info = await consumer_info(connection, FOREIGN_STREAM, DURABLE)
-            if info.acknowledged:
-                await purge(connection, FOREIGN_STREAM, info.acknowledged)
-            if info.num_ack_pending or info.num_pending:
-                acknowledged.set()  # while more messages arrive, some deleted ones remain in the newest file
+            await answer(self.connection, message)
         except LogError as error:
-            log.debug("cannot remove translated messages, trying again: %s", error)
-            acknowledged.set()
+            log.debug("cannot acknowledge a message, it will be delivered again: %s", error)
+
+
+def _consumer(
+    connection: Connection, name: str, subjects: Sequence[str]
+) -> AbstractAsyncContextManager[PullConsumer]:
+    config = _CONSUMER | {"durable_name": name, "filter_subjects": with_stored(subjects)}
+    if name != DURABLE:  # that of a plug-in that was removed goes with its last message
+        config["inactive_threshold"] = LOG_AGE_S * NS
+    return pull_consumer(connection, FOREIGN_STREAM, config)
+
+
+def _counts(message: StoredMessage) -> bool:
+    return qos1.counts(message.subject.encode(), message.headers.get(QOS_HEADER, "").encode())
+
+
+def _item(message: StoredMessage) -> Item:
+    return message.data, Message(topic_of(message.subject.removeprefix(STORED)), message.stored_s)
 
 
 async def _fetch(consumer: PullConsumer) -> list[StoredMessage]:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 
+from headcount.api.adapter_metrics import AdapterMetrics
 from headcount.api.live_sites import LiveSites
+from headcount.api.metric_families import MAX_WORKERS, Key, MonotonicSums, counter, gauge, histogram
 from headcount.errors import LogError
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
@@ -34,7 +36,6 @@ from headcount.services.ingest import Receipt
 
 #: A worker without a report for longer no longer contributes to lag and rate.
 WORKER_TIMEOUT_S = 60.0
-MAX_WORKERS = 1000
 #: An autoscaler without a report for longer is gone; by default it reports every two seconds.
 SCALER_TIMEOUT_S = 15.0
 #: A bridge without a report for longer is gone.
@@ -45,15 +46,12 @@ MAX_REFUSALS = 64
 _ANSWER_S = 1
 _KINDS = (*KINDS, "unknown")
 
-#: The adapters' counters, and their labels.
-ADAPTER_COUNTERS = {"translated": "format", "rejected": "reason", "ignored": "reason"}
 _worker_report = msgspec.json.Decoder(WorkerReport)
 _adapter_report = msgspec.json.Decoder(AdapterReport)
 _bridge_report = msgspec.json.Decoder(BridgeReport)
 _history_report = msgspec.json.Decoder(HistoryReport)
 _refusal_report = msgspec.json.Decoder(RefusalReport)
 _scaling_state = msgspec.json.Decoder(ScalingState)
-Key = tuple[str, ...]
 _DATASETS = {"fixes", "counts", "events"}
 _FLUSHES = {"stored", "overtaken"}
 
@@ -66,25 +64,6 @@ class _ServerLoad(msgspec.Struct):
 
 class _ServerResponse(msgspec.Struct):
     data: _ServerLoad
-
-
-class MonotonicSums:
-    """Counters that never fall, from workers' absolute numbers."""
-
-    def __init__(self) -> None:
-        self.totals: dict[Key, float] = {}
-        self._last: dict[str, dict[Key, float]] = {}
-
-    def take(self, worker: str, numbers: dict[Key, float]) -> None:
-        """Add a worker's absolute numbers; if they fell, it has started again from zero."""
-        last = self._last.pop(worker, {})
-        restarted = any(numbers.get(key, 0.0) < value for key, value in last.items())
-        for key, value in numbers.items():
-            added = value if restarted else value - last.get(key, 0.0)
-            self.totals[key] = self.totals.get(key, 0.0) + added
-        self._last[worker] = numbers
-        while len(self._last) > MAX_WORKERS:
-            del self._last[next(iter(self._last))]
 
 
 class Metrics:
@@ -100,7 +79,7 @@ class Metrics:
         self._clock = clock
         self._fixes = MonotonicSums()
         self._latency = MonotonicSums()
-        self._adapters = MonotonicSums()
+        self._adapters = AdapterMetrics(clock)
         self._bridged = MonotonicSums()
         self._bridges: dict[str, tuple[float, BridgeReport]] = {}
         self._refusals = MonotonicSums()
@@ -133,7 +112,7 @@ class Metrics:
             if subject.startswith("metrics.count."):
                 self._take_count(_worker_report.decode(payload))
             elif subject.startswith("metrics.adapters."):
-                self._take_adapters(_adapter_report.decode(payload))
+                self._adapters.take(_adapter_report.decode(payload))
             elif subject.startswith("metrics.bridge."):
                 self._take_bridge(_bridge_report.decode(payload))
             elif subject.startswith("metrics.history."):
@@ -165,7 +144,7 @@ class Metrics:
         yield from self._collect_scaling()
         yield from self._collect_history()
         yield from self._collect_bridges()
-        yield _counter(
+        yield counter(
             "headcount_rejected_messages",
             "Internal messages that the API could not decode.",
             ("type",),
@@ -204,13 +183,6 @@ class Metrics:
         numbers = sorted(report.counts.items())[:MAX_REFUSALS]
         self._refusals.take(report.server, {(*name[:64].partition(".")[::2],): n for name, n in numbers})
 
-    def _take_adapters(self, report: AdapterReport) -> None:
-        numbers: dict[Key, float] = {}
-        for what in ADAPTER_COUNTERS:
-            for name, n in sorted(getattr(report, what).items())[:MAX_FORMATS]:
-                numbers[what, name[:64]] = n
-        self._adapters.take(report.worker, numbers)
-
     def _take_bridge(self, report: BridgeReport) -> None:
         numbers: dict[Key, float] = {("copied", name[:64]): n for name, n in report.copied.items()}
         numbers |= {("ignored", name[:64]): n for name, n in sorted(report.ignored.items())[:MAX_FORMATS]}
@@ -231,11 +203,11 @@ class Metrics:
                 sum(each.connected for each in bridges),
             ),
         ):
-            yield _gauge(f"headcount_{name}", text, number)
+            yield gauge(f"headcount_{name}", text, number)
         for what, label in (("copied", "to"), ("ignored", "reason")):
             values = {key[1:]: n for key, n in self._bridged.totals.items() if key[0] == what}
             text = f"Messages of other brokers that were {what}."
-            yield _counter(f"headcount_bridge_{what}_messages", text, (label,), values)
+            yield counter(f"headcount_bridge_{what}_messages", text, (label,), values)
 
     def _take_scaling(self, state: ScalingState) -> None:
         """Store the state, and count its new decisions."""
@@ -264,38 +236,35 @@ class Metrics:
             ("flushes", ("result",), "headcount_history_flushes", "Flushes of history writers."),
             ("refused", (), "headcount_history_refused_messages", "Messages that could not be stored."),
         ):
-            yield _counter(name, text, label, {key[1:]: n for key, n in totals.items() if key[0] == what})
+            yield counter(name, text, label, {key[1:]: n for key, n in totals.items() if key[0] == what})
         lag = sum(report.lag for report in reports)
-        yield _gauge("headcount_history_lag_messages", "Messages that are not stored yet.", lag)
-        yield _gauge("headcount_history_writers", "Writers that reported in the last minute.", len(reports))
+        yield gauge("headcount_history_lag_messages", "Messages that are not stored yet.", lag)
+        yield gauge("headcount_history_writers", "Writers that reported in the last minute.", len(reports))
         segments = reports[-1].segments if reports else None
-        yield _gauge("headcount_history_segments", "Segments in the manifest.", segments)
+        yield gauge("headcount_history_segments", "Segments in the manifest.", segments)
 
     def _collect_workers(self) -> Iterator[Metric]:
         self._drop_old_reports()
         reports = [report for _, report in self._reports.values()]
-        yield _counter(
+        yield counter(
             "headcount_fixes", "Fixes by verdict and kind.", ("verdict", "kind"), self._fixes.totals
         )
-        yield _gauge(
+        yield gauge(
             "headcount_fixes_per_second", "Fixes counted per second.", sum(r.fixes_per_s for r in reports)
         )
-        yield _gauge(
+        yield gauge(
             "headcount_log_lag_messages",
             "Messages in the log that are not counted yet.",
             sum(r.lag for r in reports),
         )
-        yield _gauge("headcount_workers", "Counting workers that reported in the last minute.", len(reports))
-        yield _histogram("headcount_fix_latency_seconds", "Time from receipt to count.", self._latency.totals)
+        yield gauge("headcount_workers", "Counting workers that reported in the last minute.", len(reports))
+        yield histogram("headcount_fix_latency_seconds", "Time from receipt to count.", self._latency.totals)
         text = "Publishes, subscriptions and connections of clients that the broker refused."
-        yield _counter("headcount_refused", text, ("action", "reason"), self._refusals.totals)
-        for what, label in ADAPTER_COUNTERS.items():
-            values = {key[1:]: n for key, n in self._adapters.totals.items() if key[0] == what}
-            name = f"headcount_adapter_{what}_messages"
-            yield _counter(name, f"Messages of other formats that were {what}.", (label,), values)
+        yield counter("headcount_refused", text, ("action", "reason"), self._refusals.totals)
+        yield from self._adapters.collect()
 
     def _collect_counts(self) -> Iterator[Metric]:
-        yield _gauge("headcount_partitions", "Log partitions.", self._live.partitions)
+        yield gauge("headcount_partitions", "Log partitions.", self._live.partitions)
         text = "Partitions with a report in the last 2 s."
         fresh = GaugeMetricFamily("headcount_partitions_fresh", text, labels=("site",))
         age = GaugeMetricFamily("headcount_counts_age_seconds", "Age of the newest total.", labels=("site",))
@@ -311,8 +280,8 @@ class Metrics:
                 for kind, number in zip(KINDS, present, strict=True):
                     devices.add_metric((served.id, kind), float(number))
         yield from (fresh, age, devices)
-        yield _gauge("headcount_broker_connections", "Connections to the broker.", self.broker_connections)
-        yield _gauge(
+        yield gauge("headcount_broker_connections", "Connections to the broker.", self.broker_connections)
+        yield gauge(
             "headcount_history_damaged_segments",
             "Segments of the history whose rows are missing in answers.",
             self.damaged_segments,
@@ -359,7 +328,7 @@ class Metrics:
             if value is not None:
                 signals.add_metric((name[:64],), value)
         yield signals
-        yield _counter(
+        yield counter(
             "headcount_scaling_decisions",
             "Decisions of the autoscaler.",
             ("role", "direction"),
@@ -385,26 +354,3 @@ def _buckets(latency: LatencyHistogram) -> dict[Key, float]:
         raise ValueError("`le` and `counts` of the latency have different lengths")
     numbers = {("le", repr(float(le))): n for le, n in zip(latency.le, latency.counts, strict=True)}
     return numbers | {("le", "inf"): latency.count, ("sum",): latency.sum}
-
-
-def _counter(name: str, text: str, labels: tuple[str, ...], values: dict[Key, float]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for key, value in sorted(values.items()):
-        family.add_metric(key, value)
-    return family
-
-
-def _gauge(name: str, text: str, value: float | None) -> Metric:
-    family = GaugeMetricFamily(name, text)
-    if value is not None:
-        family.add_metric((), value)
-    return family
-
-
-def _histogram(name: str, text: str, values: dict[Key, float]) -> Metric:
-    family = HistogramMetricFamily(name, text)
-    bounds = sorted(float(key[1]) for key in values if key[0] == "le")
-    if bounds:
-        buckets = [("+Inf" if b == float("inf") else repr(b), values["le", repr(b)]) for b in bounds]
-        family.add_metric((), buckets, values[("sum",)])
-    return family

@@ -88,6 +88,7 @@ class Agent:
                 secret=config.password,
                 direct=False,
                 limits=settings.limits,
+                plugin_subjects=config.plugin_subjects,
             )
         )
         self._leaf: Leaf | None = None

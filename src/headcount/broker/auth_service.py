@@ -77,6 +77,7 @@ class AuthServiceSettings:
     secret: str
     direct: bool
     limits: MqttRateLimits = field(default_factory=MqttRateLimits)
+    plugin_subjects: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -95,7 +96,9 @@ class AuthService:
     def __init__(self, settings: AuthServiceSettings) -> None:
         self.settings = settings
         self.figures = AuthServiceStats()
-        self.authenticator = DeviceAuthenticator(credentials.token_key(settings.secret))
+        self.authenticator = DeviceAuthenticator(
+            credentials.token_key(settings.secret), settings.plugin_subjects
+        )
         #: NATS connections to the server that are its own, and messages that it has sent there.
         self.connections = 0
         self.sent = 0

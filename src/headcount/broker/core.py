@@ -74,7 +74,11 @@ class Broker(NatsServer):
         async with nats_probe.connected(self.config) as connection:
             store_bytes = data_folder.disk_budget_bytes(self.config.data, STORE_BYTES)
             await ensure_streams(
-                connection, self.config.partitions, store_bytes=store_bytes, replicas=self.config.replicas
+                connection,
+                self.config.partitions,
+                store_bytes=store_bytes,
+                replicas=self.config.replicas,
+                plugin_subjects=self.config.plugin_subjects,
             )
 
     @contextlib.asynccontextmanager
@@ -97,7 +101,7 @@ class Broker(NatsServer):
         """
         process = self._server.process
         problem = await nats_probe.ask_health(self.config)
-        await purge_retained(partial(nats_probe.request, self.config, INTERNAL))
+        await purge_retained(partial(nats_probe.request, self.config, INTERNAL), self.config.plugin_subjects)
         lasting = problem is not None and problem == self.problem
         # a node that only lags behind the others catches up by itself
         helps = not self.config.peers or NO_ROOM in (problem or "")

@@ -140,6 +140,8 @@ class BrokerConfig:
     server_name: str = "headcount"
     sync_interval: Sync = "1s"
     limits: Limits = Limits()
+    #: Subjects of installed formats.
+    plugin_subjects: tuple[str, ...] = ()
     #: Public key of the auth service; "" = derive it from the password.
     issuer: str = ""
 
@@ -265,7 +267,7 @@ def _login(config: BrokerConfig, user: str, *connections: str) -> str:
 def _anybody(config: BrokerConfig) -> str:
     if not config.anonymous:
         return ""
-    may = f"publish: [{_list(DEVICE_PUBLISH)}], subscribe: [{_list(DEVICE_SUBSCRIBE)}]"
+    may = f"publish: [{_list((*DEVICE_PUBLISH, *config.plugin_subjects))}], subscribe: [{_list(DEVICE_SUBSCRIBE)}]"
     return f"      {{ {_login(config, DEVICE, 'MQTT', 'MQTT_WS')}, permissions {{ {may} }} }}\n"
 
 

@@ -24,6 +24,7 @@ _COMMANDS = {
     },
     "Administer a deployment": {
         "device": Entry("device:device", "Manage devices: register, list, change, erase."),
+        "decoder": Entry("decoder:decoder", "Write, list and try decoders of other formats."),
         "login-link": Entry("login_link:login_link", "Create a one-time link that signs a browser in."),
         "token": Entry("token:token", "Manage API tokens, and end sessions."),
         "ban": Entry("ban:ban", "Block devices or addresses for a while."),

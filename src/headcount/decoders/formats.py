@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headcount.decoders import iotp, owntracks
@@ -10,11 +11,10 @@ from headcount.decoding import Decode, Decoded, DecodeError, Message
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of messages, and its decoder."""
+    """A format of messages."""
 
     name: str
-    topics: tuple[str, ...]  # MQTT topic filters
-    decode: Decode
+    topics: tuple[str, ...]  # MQTT topic filters, without `#`
 
     def matches(self, topic: str) -> bool:
         """Whether messages on this topic have the format."""
@@ -22,14 +22,21 @@ class Format:
         return any(_matches(pattern.split("/"), levels) for pattern in self.topics)
 
 
+@dataclass(frozen=True, slots=True)
+class ShippedFormat(Format):
+    """A format of headcount itself."""
+
+    decode: Decode
+
+
 #: The formats that headcount ships.
 SHIPPED = (
-    Format("owntracks", owntracks.TOPICS, owntracks.decode),
-    Format("iotp", tuple(iotp.KIND_OF_TOPIC), iotp.decode),
+    ShippedFormat("owntracks", owntracks.TOPICS, owntracks.decode),
+    ShippedFormat("iotp", tuple(iotp.KIND_OF_TOPIC), iotp.decode),
 )
 
 
-def decode_message(format_: Format, payload: bytes, message: Message) -> list[Decoded]:
+def decode_message(format_: ShippedFormat, payload: bytes, message: Message) -> list[Decoded]:
     """Decode a message; one that is not valid gives one DecodeError. Never raises."""
     try:
         return format_.decode(payload, message)
@@ -37,9 +44,12 @@ def decode_message(format_: Format, payload: bytes, message: Message) -> list[De
         return [error]
 
 
+def subjects_of(topics: Iterable[str]) -> list[str]:
+    """The NATS subjects of MQTT topic filters without `#`."""
+    return [topic.replace("/", ".").replace("+", "*") for topic in topics]
+
+
 def _matches(pattern: list[str], levels: list[str]) -> bool:
-    if pattern[-1] == "#":
-        pattern, levels = pattern[:-1], levels[: len(pattern) - 1]
     return len(pattern) == len(levels) and all(
         part in ("+", level) for part, level in zip(pattern, levels, strict=True)
     )

@@ -84,7 +84,9 @@ class Authenticated:
 class DeviceAuthenticator:
     """Decides from copies of the registry and the bans, and a cache of verified passwords."""
 
-    def __init__(self, token_key: bytes) -> None:
+    def __init__(self, token_key: bytes, plugin_subjects: tuple[str, ...] = ()) -> None:
+        """Check signed tokens with a key; `plugin_subjects` are those of installed formats."""
+        self._plugin_subjects = plugin_subjects
         self.ready = False
         #: site → when it is removed (Unix seconds), infinite for those that are not; empty until they are known
         self.sites: Mapping[str, float] = {}
@@ -199,7 +201,7 @@ class DeviceAuthenticator:
             return "banned"
         if not _owns_client_id(request.client_id, id_):
             return "client-id"
-        permissions = device_permissions(account)
+        permissions = device_permissions(account, self._plugin_subjects)
         if permissions is None:
             return "status"
         if not self._is_counted(account.site, now_s):

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from headcount.decoders.plugins import installed
 from headcount.errors import DeviceError
 from headcount.messages.records import Device
 from headcount.messages.topics import HANDLE, ID, KINDS
@@ -18,7 +19,7 @@ MAX_GROUPS, MAX_ALIASES = 20, 10
 MAX_TEXT_CHARS = 128
 #: The other fields are derived from these, or never change.
 CHANGEABLE = ("label", "groups", "aliases", "gateway", "firmware", "app", "certificate", "status", "resume")
-#: Names of senders in other formats: the topic of OwnTracks without wildcards, and the `id` of `…-iotp`.
+#: Names in shipped formats: the topic of OwnTracks without wildcards, and the `id` of `…-iotp`.
 _ALIAS = re.compile(r"owntracks/[^/+#]+/[^/+#]+|iotp/.+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -62,10 +63,16 @@ def _validate(device: Device) -> None:
 def _check_aliases(aliases: Sequence[str]) -> None:
     """Refuse an alias that is the name of no message: it would have no effect."""
     for alias in aliases:
-        if not _ALIAS.fullmatch(alias):
+        if not _ALIAS.fullmatch(alias) and not _is_of_plugin(alias):
             raise DeviceError(
                 "aliases", f"{alias!r} matches no message", "Use owntracks/USER/DEVICE or iotp/ID"
             )
+
+
+def _is_of_plugin(alias: str) -> bool:
+    """Whether an alias is a name in the format of an installed package."""
+    format_, _, name = alias.partition("/")
+    return bool(name) and any(format_ == plugin.name for plugin in installed()[0])
 
 
 def _check_list(name: str, values: Sequence[str], max_length: int) -> None:

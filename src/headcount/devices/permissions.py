@@ -44,8 +44,8 @@ class DeviceIdentity(Protocol):
     gateway: bool
 
 
-def device_permissions(device: DeviceIdentity) -> Permissions | None:
-    """A device's permissions; None: it may not connect."""
+def device_permissions(device: DeviceIdentity, plugin_subjects: tuple[str, ...] = ()) -> Permissions | None:
+    """A device's permissions; None: it may not connect. `plugin_subjects` are those of installed formats."""
     if device.status not in {"active", "paused"}:
         return None
     own = f"headcount.{device.site}.{device.kind}.{device.id}"
@@ -66,7 +66,7 @@ def device_permissions(device: DeviceIdentity) -> Permissions | None:
         *(f"{owntracks}.{subtopic}" for subtopic in OWNTRACKS_SUBTOPICS),
     )
     if device.gateway:
-        publish += ("car-iotp", "mobile-iotp")
+        publish += ("car-iotp", "mobile-iotp", *plugin_subjects)
     return Permissions(publish, subscribe)
 
 

@@ -65,8 +65,9 @@ class AdapterReport(msgspec.Struct):
 
     worker: str
     translated: Mapping[str, float] = {}  # by format
-    ignored: Mapping[str, float] = {}  # by reason
-    rejected: Mapping[str, float] = {}  # by reason
+    ignored: Mapping[str, Mapping[str, float]] = {}  # by format and reason
+    rejected: Mapping[str, Mapping[str, float]] = {}  # by format and reason
+    running: Mapping[str, bool] = {}  # formats of plug-ins: whether their process runs
 
 
 class BridgeReport(msgspec.Struct):

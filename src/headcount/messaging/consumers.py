@@ -45,6 +45,11 @@ async def acknowledge(connection: Connection, message: StoredMessage) -> None:
     await connection.publish(message.reply, b"+ACK")
 
 
+async def extend(connection: Connection, message: StoredMessage) -> None:
+    """Restart the time after which the message is delivered again, without waiting for an answer."""
+    await connection.publish(message.reply, b"+WPI")
+
+
 class PullConsumer:
     """A consumer of a stream, read in batches; see `pull_consumer`."""
 

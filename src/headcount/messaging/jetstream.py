@@ -99,6 +99,7 @@ class ConsumerInfo(msgspec.Struct):
     num_pending: int = 0
     num_ack_pending: int = 0
     ack_floor: _Sequences = msgspec.field(default_factory=_Sequences)
+    config: dict[str, Any] = {}
 
     @property
     def acknowledged(self) -> int:
@@ -247,12 +248,25 @@ async def consumer_info(
 
 
 # --- single messages and pages of them ----------------------------------------------------------------
+async def consumer_infos(
+    connection: Connection, stream: str, *, timeout_s: float = ANSWER_S
+) -> list[ConsumerInfo]:
+    """All consumers of a stream that has at most a page of them (256).
+
+    Raises:
+        LogError: the server doesn't answer or refuses.
+    """
+    answer = await request(connection, f"CONSUMER.LIST.{stream}", {}, timeout_s=timeout_s)
+    return msgspec.convert(answer["consumers"] or [], list[ConsumerInfo])
+
+
 async def get_message(
     connection: Connection, stream: str, query: Mapping[str, Any], *, timeout_s: float = ANSWER_S
 ) -> StoredMessage | None:
-    """The message with a sequence (`seq`) or the last one of a subject (`last_by_subj`); None: there is none.
+    """The message that a query means, or None.
 
-    The leader of the stream answers, so what has just been stored is found.
+    `seq` means the one with this sequence, `seq` with `next_by_subj` the first one on a subject from there,
+    `last_by_subj` the last one. The leader of the stream answers, so what has just been stored is found.
     """
     try:
         answer = await request(connection, f"STREAM.MSG.GET.{stream}", query, timeout_s=timeout_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -36,7 +36,9 @@ async def remove_topics(connection: Connection, pattern: str, unwanted: Callable
     return len(found)
 
 
-async def purge_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> int:
+async def purge_retained(
+    request: Callable[[str, bytes], Awaitable[bytes]], plugin_subjects: Iterable[str] = ()
+) -> int:
     """Remove messages of devices from the retained ones, and return their number. To be called often.
 
     OwnTracks publishes every position as retained. The server would keep each device's last one forever;
@@ -44,12 +46,13 @@ async def purge_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> i
 
     Args:
         request: sends a request to the server with all rights: (subject, payload) to the answer.
+        plugin_subjects: subjects of installed formats.
 
     Raises:
         LogError: the server refuses.
     """
     purged = 0
-    for subject in _DEVICE_SUBJECTS:
+    for subject in (*_DEVICE_SUBJECTS, *plugin_subjects):
         body = msgspec.json.encode({"filter": f"$MQTT.rmsgs.{subject}"})
         answer = await request("$JS.API.STREAM.PURGE.$MQTT_rmsgs", body)
         jetstream.check_answer("STREAM.PURGE", answer)

@@ -34,7 +34,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -132,7 +132,12 @@ class StreamSizes:
 
 
 async def ensure_streams(
-    connection: Connection, partitions: int, *, store_bytes: int = STORE_BYTES, replicas: int = 1
+    connection: Connection,
+    partitions: int,
+    *,
+    store_bytes: int = STORE_BYTES,
+    replicas: int = 1,
+    plugin_subjects: Sequence[str] = (),
 ) -> None:
     """Create all streams and buckets, or bring those that exist up to date; repeating it is harmless.
 
@@ -143,6 +148,7 @@ async def ensure_streams(
         partitions: P, the same that the broker's mapping has.
         store_bytes: size of all streams together.
         replicas: number of nodes that store each stream.
+        plugin_subjects: subjects of installed formats.
 
     Raises:
         LogUnavailableError: the core has no leader yet, too few of its nodes are up.
@@ -153,7 +159,7 @@ async def ensure_streams(
     stages = (
         # first: in an earlier release they had subjects of ours
         [config for config in MQTT_STREAMS if config["name"] in names],
-        stream_configs(partitions, StreamSizes.within(store_bytes)),
+        stream_configs(partitions, StreamSizes.within(store_bytes), plugin_subjects),
         # last, as MQTT clients are let in when they are there
         MQTT_STREAMS,
     )
@@ -188,7 +194,9 @@ async def _check_all_exist(connection: Connection) -> None:
         await jetstream.stream_info(connection, config["name"], timeout_s=_SOON_S)
 
 
-def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
+def stream_configs(
+    partitions: int, sizes: StreamSizes, plugin_subjects: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """The configuration of each stream, as JetStream's API takes it (ages in nanoseconds)."""
     per_fix_stream = max(sizes.fix // partitions, MIB)
     fixes = [
@@ -231,7 +239,7 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
         ),
         _stream(
             FOREIGN_STREAM,
-            with_stored(FOREIGN_SUBJECTS),
+            with_stored([*FOREIGN_SUBJECTS, *plugin_subjects]),
             max_age=LOG_AGE_S * NS,
             max_bytes=sizes.foreign,
             max_msg_size=MAX_DEVICE_MESSAGE_BYTES,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from headcount.bridge import runner
 from headcount.bridge.source import open_source, source_options
-from headcount.decoders.formats import SHIPPED
+from headcount.decoders.plugins import formats
 from headcount.roles.endpoints import core_endpoint
 from headcount.settings.deployment import Settings
 
@@ -21,9 +21,9 @@ async def run(settings: Settings, stop: asyncio.Event, report: Callable[[str], N
     core = core_endpoint(settings)
     # two deployments at one broker must not share a client id or a queue
     unique = hashlib.blake2b(b"bridge", key=core.password.encode()[:64], digest_size=4).hexdigest()
-    options = source_options(settings.bridge, unique, SHIPPED)
+    options = source_options(settings.bridge, unique, formats())
     source = open_source(options)
     _log.info("copying from %s as %s", options.address, options.name)
     await runner.run(
-        core, options.name, source, stop, formats=SHIPPED, accounts=not settings.open, report=report
+        core, options.name, source, stop, formats=formats(), accounts=not settings.open, report=report
     )

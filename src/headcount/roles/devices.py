@@ -10,6 +10,7 @@ from typing import Any
 from headcount.broker import auth_service
 from headcount.broker.auth_service import AuthServiceSettings
 from headcount.broker.presence import GoneUnits
+from headcount.decoders.plugins import plugin_subjects
 from headcount.devices.command_delivery import CommandDelivery
 from headcount.devices.mqtt_sessions import MqttSessions
 from headcount.devices.one_time_links import open_one_time_links
@@ -41,7 +42,12 @@ def _loops(
     """The loops of the role; each ends when the event is set."""
     secret, addresses = secret_of(settings), mqtt_addresses(settings)
     service = AuthServiceSettings(
-        settings.name, settings.core_addresses, secret, direct=True, limits=rate_limits_of(settings)
+        settings.name,
+        settings.core_addresses,
+        secret,
+        direct=True,
+        limits=rate_limits_of(settings),
+        plugin_subjects=plugin_subjects(),
     )
     # a core that lets no devices in needs no auth service: each of its brokers has its own
     authenticate = (

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import BrokerConfig
+from headcount.decoders.plugins import plugin_subjects
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Endpoint, connected_once
 from headcount.roles.secret import secret_of
@@ -33,6 +34,7 @@ async def temporary_core(settings: Settings) -> AsyncIterator[Services]:
         nats_port=nats,
         devices=False,
         partitions=partitions_of(streams),
+        plugin_subjects=plugin_subjects(),
     )
     async with (
         Broker(config),

@@ -6,6 +6,7 @@ import dataclasses
 
 from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.broker.nats_config import BrokerConfig, auth_issuer
+from headcount.decoders.plugins import plugin_subjects
 from headcount.errors import SettingsError
 from headcount.roles.secret import secret_of
 from headcount.roles.tls import tls_files_of
@@ -33,6 +34,7 @@ def standalone_config(settings: Settings) -> BrokerConfig:
         origins=origins_of(settings),
         tls=tls_files_of(settings),
         ws_tls=settings.encrypts_http,
+        plugin_subjects=plugin_subjects(),
     )
 
 

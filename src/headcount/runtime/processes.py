@@ -8,6 +8,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -103,6 +104,7 @@ async def start_process(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
     output: Path | OutputReader | None = None,
+    sockets: Sequence[socket.socket] = (),
 ) -> ChildProcess:
     """Start a program.
 
@@ -112,6 +114,7 @@ async def start_process(
         environment: its variables; None: ours.
         folder: its working directory; None: ours.
         output: where its output goes: appended to a file, or to a reader; None: to our own.
+        sockets: it inherits them, under their file descriptors.
 
     Raises:
         OSError: it can't be started.
@@ -130,6 +133,7 @@ async def start_process(
             process_group=0,
             umask=PRIVATE_UMASK,
             preexec_fn=stop_with_parent(),
+            pass_fds=[each.fileno() for each in sockets],
         )
     reading = None
     if callable(output) and process.stdout is not None:
