@@ -67,7 +67,7 @@ def decode(payload: bytes, message: Message) -> list[Decoded]:
     if name in WAYS:
         found: list[Decoded] = WAYS[name]()
         return found
-    return [DecodedFix(name, message.received_s, 52.67, -8.57, kind="vehicle")]
+    return [DecodedFix(name, message.received_s, 52.6743, -8.5727, kind="vehicle")]
 
 
 def install(folder: Path, name: str = "faulty", *, source: str = "", entry: str = "") -> None:

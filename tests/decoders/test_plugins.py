@@ -150,7 +150,7 @@ async def test_every_failure_is_a_verdict_of_its_message(folder: Path) -> None:
     assert {payload: labels(found) for payload, found in zip(expected, results, strict=True)} == expected
     assert starts == 1
     by_payload = dict(zip(expected, results, strict=True))
-    assert by_payload["p2"] == [DecodedFix("p2", MESSAGE.received_s, 52.67, -8.57, kind="vehicle")]
+    assert by_payload["p2"] == [DecodedFix("p2", MESSAGE.received_s, 52.6743, -8.5727, kind="vehicle")]
     assert by_payload["parts"][0] == DecodedStatus("a", online=True)
     (error,) = by_payload["value"]
     assert isinstance(error, DecodeError)
