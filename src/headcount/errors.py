@@ -62,10 +62,7 @@ class DecoderError(HeadcountError):
     """A decoder of another package cannot be used."""
 
     def __init__(self, name: str, problem: str, remedy: str) -> None:
-        """`name` is the name of the format."""
-        self.name = name
-        self.problem = problem
-        self.remedy = remedy
+        self.name, self.problem, self.remedy = name, problem, remedy
         super().__init__(f"decoder {name}: {problem}. {remedy}")
 
 

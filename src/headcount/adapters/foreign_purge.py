@@ -88,8 +88,8 @@ def _is_behind(consumer: ConsumerInfo) -> bool:
 async def _translated_up_to(connection: Connection, consumers: list[ConsumerInfo]) -> int:
     """The sequence up to which no consumer needs a message.
 
-    What a consumer that is not behind has acknowledged is older where it had no messages since. The stream itself is
-    searched for messages that it still gets: the server updates `num_pending` a moment after it has stored a message.
+    A consumer that is not behind may have had no messages for a while. The stream itself is searched for messages that
+    it still gets: the server updates `num_pending` a moment after it has stored a message.
     """
     top = found = max((consumer.acknowledged for consumer in consumers), default=0)
     for consumer in consumers:

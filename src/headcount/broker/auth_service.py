@@ -6,9 +6,8 @@
 
 Without it the server accepts only our own roles: it fails closed. While the core is away it decides with
 its last copy of the registry. It polls all connections, so a connection that a restart or a change in
-the middle of a sign-in missed is found by the next poll.
-
-A refused client leaves nothing behind but the count of its reason in the metrics.
+the middle of a sign-in missed is found by the next poll. A refused client leaves nothing behind but the count
+of its reason in the metrics.
 """
 
 from __future__ import annotations
@@ -96,9 +95,8 @@ class AuthService:
     def __init__(self, settings: AuthServiceSettings) -> None:
         self.settings = settings
         self.figures = AuthServiceStats()
-        self.authenticator = DeviceAuthenticator(
-            credentials.token_key(settings.secret), settings.plugin_subjects
-        )
+        key = credentials.token_key(settings.secret)
+        self.authenticator = DeviceAuthenticator(key, settings.plugin_subjects)
         #: NATS connections to the server that are its own, and messages that it has sent there.
         self.connections = 0
         self.sent = 0

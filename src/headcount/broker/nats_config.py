@@ -5,8 +5,7 @@ on: its MQTT side keeps sessions and what a PUBACK waits for in the core, over t
 
 Users and their permissions:
 
-    <id>       a device with an account, accepted by the auth service (broker/auth_service.py); its
-               permissions are in devices/permissions.py
+    <id>       a device with an account, accepted by the auth service, with the rights of devices/permissions.py
     token.<id> a program with an API token, the same way: it subscribes, and publishes nothing
     device     any client on the MQTT and WebSocket ports, where `anonymous` is set. Publishes fixes, status,
                answers and foreign formats; subscribes to counts, events, sites and commands; nothing else.
@@ -140,8 +139,7 @@ class BrokerConfig:
     server_name: str = "headcount"
     sync_interval: Sync = "1s"
     limits: Limits = Limits()
-    #: Subjects of installed formats.
-    plugin_subjects: tuple[str, ...] = ()
+    plugin_subjects: tuple[str, ...] = ()  # of installed formats
     #: Public key of the auth service; "" = derive it from the password.
     issuer: str = ""
 
