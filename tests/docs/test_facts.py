@@ -57,7 +57,8 @@ def _options() -> list[click.Option]:
 
 
 def _roles() -> set[str]:
-    (run,) = [command for command in _commands(main) if command.name == "run"]
+    run = main.get_command(click.Context(main), "run")
+    assert run is not None
     (role,) = [parameter for parameter in run.params if isinstance(parameter, click.Argument)]
     assert isinstance(role.type, click.Choice)
     return set(role.type.choices)
