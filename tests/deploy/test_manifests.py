@@ -159,7 +159,7 @@ def test_every_workload_has_a_network_policy() -> None:
     assert {one["metadata"]["name"] for one in workloads()} <= policies.keys()
 
 
-@pytest.mark.parametrize("profiles", [[], ["elastic", "monitoring"]])
+@pytest.mark.parametrize("profiles", [[], ["elastic", "monitoring", "mqtt5"]])
 def test_compose_reads_the_file(profiles: list[str]) -> None:
     """`docker compose` accepts the file, and all of our containers are without privileges."""
     program = Path(sysconfig.get_path("scripts")) / "docker-compose"
@@ -174,7 +174,11 @@ def test_compose_reads_the_file(profiles: list[str]) -> None:
         assert service["read_only"], name
         open_ports = [port for port in service.get("ports", []) if port["host_ip"] != "127.0.0.1"]
         assert not open_ports, name
-    assert {name for name, service in services.items() if service.get("ports")} <= {"proxy", "grafana"}
+    assert {name for name, service in services.items() if service.get("ports")} <= {
+        "proxy",
+        "grafana",
+        "mosquitto",
+    }
 
 
 def test_images_are_pinned_by_digest() -> None:
@@ -182,7 +186,7 @@ def test_images_are_pinned_by_digest() -> None:
     images = re.findall(r"^ARG (?:BASE|NODE)=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     text = (DEPLOY / "compose.yaml").read_text()
     images += re.findall(r"image: (?!\$)(\S+)", text) + re.findall(r"\$\{(?:BASE|NODE):-(\S+)\}", text)
-    assert len(images) == 6
+    assert len(images) == 7
     assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image) for image in images), images
 
 

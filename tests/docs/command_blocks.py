@@ -30,7 +30,7 @@ _BLOCK = re.compile(
 #: Commands that run until Ctrl-C, each in a terminal of its own.
 _ENDLESS = re.compile(
     r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:headcount (?:up|demo|run|simulate(?!.*--duration))\b"
-    r"|mosquitto_sub\b(?!.* -[CW])|(?:\.venv/bin/)?(?:python3?|node) examples/)"
+    r"|mosquitto\b(?!_)|mosquitto_sub\b(?!.* -[CW])|(?:\.venv/bin/)?(?:python3?|node) examples/)"
 )
 #: Replacements of commands, because the environment exists, and a browser is of no use here.
 _INSTEAD = {

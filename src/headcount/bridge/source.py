@@ -101,6 +101,11 @@ class SourceOptions:
         return f"SourceOptions({self.address}, {self.name})"
 
 
+def default_topics(formats: Sequence[Format]) -> tuple[str, ...]:
+    """Our own topics and those of formats, as MQTT filters."""
+    return (*_CANONICAL_TOPICS, *(topic for each in formats for topic in each.topics))
+
+
 def source_options(settings: BridgeSettings, unique: str, formats: Sequence[Format]) -> SourceOptions:
     """Read the settings.
 
@@ -133,7 +138,7 @@ def source_options(settings: BridgeSettings, unique: str, formats: Sequence[Form
         settings.user or unquote(url.username or ""),
         password,
         split(settings.topics),
-        (*_CANONICAL_TOPICS, *(topic for each in formats for topic in each.topics)),
+        default_topics(formats),
         settings.name or f"headcount-{unique}",
         partial(_context, settings) if encrypted else None,
         settings,

@@ -26,6 +26,9 @@ _MORE = {
             "device_link:ingest_key", "Create the key of a phone with Traccar Client or OsmAnd."
         ),
         "claim": Entry("device_link:claim", "Create codes that register one new device each."),
+        "mosquitto": Entry(
+            "device_mosquitto:mosquitto", "Write the accounts of devices for a Mosquitto in front."
+        ),
     },
     "Positions and commands": {
         "run": Entry("device_run:run", "Report the positions of this machine as a device."),

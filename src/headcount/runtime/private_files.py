@@ -29,8 +29,8 @@ _REMEDIES = {
 }
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file atomically; only its owner may read it.
+def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace a file atomically; only its owner may read it, or those that `mode` permits.
 
     Raises:
         OSError: it cannot be written.
@@ -38,6 +38,7 @@ def write_private(path: Path, content: bytes) -> None:
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), mode)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 from headcount.runtime.processes import signal_all
@@ -39,6 +40,22 @@ def on_hangup(action: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
+
+
+def reload_program(pid_file: Path, program: str) -> bool:
+    """Have a program read its files again (SIGHUP); False: its process id in the file is not one of it.
+
+    Raises:
+        PermissionError: it belongs to another user.
+    """
+    try:
+        pid = int(pid_file.read_text())
+        if Path(f"/proc/{pid}/comm").read_text().strip() != program:  # another one has its number now
+            return False
+        os.kill(pid, signal.SIGHUP)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return False
+    return True
 
 
 async def run_role(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
