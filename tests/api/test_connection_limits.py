@@ -160,6 +160,20 @@ async def test_handshakes_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         await serving
 
 
+async def test_a_stream_outlasts_the_limit_of_a_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that is the first request of a connection stays open longer than a client may take for a head."""
+    monkeypatch.setattr(connection_limits, "HEAD_S", 1.0)
+    request = b"GET /v1/sites/ul/stream HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with open_api(tmp_path) as api, connections(api, 2, request) as (client, _):
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(60):
+            received = b""
+            while received.count(b"event: ping") < 1:  # the first after 5 s
+                part = await loop.sock_recv(client, 1 << 16)
+                assert part, received
+                received += part
+
+
 async def test_client_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that requests much and reads nothing is disconnected after the limit."""
     monkeypatch.setattr(connection_limits, "READ_S", 1.0)

@@ -222,7 +222,8 @@ class LimitedProtocol(H11Protocol):
 
     limits: ClassVar[ConnectionLimits]
     _connection: LimitedConnection | None = None
-    _waits_for: object = None  # the head after this response, the body of this request, …
+    #: The head after this response, the body of this request, …; first the head, as in `ConnectionLimits.add`.
+    _waits_for: object = ("head", None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Find the connection."""
