@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from node_red_fixture import EXAMPLES, PACKAGE, NodeRed, package
+from npm_packages import installed
 from system.running import ROOT, Up
 from waiting import wait_until
 
@@ -75,3 +77,41 @@ def test_the_queue_of_the_package() -> None:
         ["node", "--test", "test/"], cwd=PACKAGE, capture_output=True, text=True, check=False, timeout=60
     )
     assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.doors
+def test_the_scorecard_of_node_red(tmp_path: Path, package: Path) -> None:
+    """node-red-dev finds nothing in the packed package; `offline.cjs` names the checks that need a network."""
+    (tmp_path / "node_modules").symlink_to(installed(CHECKS) / "node_modules")
+    shutil.copy(CHECKS / "offline.cjs", tmp_path)
+    shutil.copytree(package, tmp_path / "package", ignore=shutil.ignore_patterns("node_modules"))
+    environment = os.environ | {
+        "PACKAGE": str(PACKAGE),
+        "NODE_RED": str(installed(EXAMPLES) / "node_modules" / "node-red"),
+    }
+    command = ["node", "--require", "./offline.cjs", "node_modules/node-red-dev/bin/run", "validate"]
+    command += ["--path", str(tmp_path / "package"), "--output", "scorecard.json"]
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    print(ran.stdout)
+    scorecard = json.loads((tmp_path / "scorecard.json").read_text())
+    assert scorecard.pop("package")["name"] == PACKAGE.name
+    assert len(scorecard) == 12
+    assert [check for check, result in scorecard.items() if not result["test"]] == []
+
+
+def test_locales_have_the_same_keys() -> None:
+    """Each locale has every text of the nodes, and the help of every node."""
+    files = [PACKAGE / "nodes" / "locales" / language for language in ("en-US", "de")]
+    texts = [json.loads((folder / "headcount.json").read_text())["headcount"] for folder in files]
+    keys = [{(group, key) for group in text for key in text[group]} for text in texts]
+    assert keys[0] == keys[1]
+    code = (PACKAGE / "nodes" / "headcount.html").read_text()
+    code += "".join(path.read_text() for path in (PACKAGE / "lib").glob("*.js"))
+    used = set(re.findall(r"headcount\.(label|placeholder|option|palette|status|error)\.(\w+)", code))
+    assert used <= keys[0]
+    types = set(re.findall(r'data-template-name="([\w-]+)"', code))
+    for folder in files:
+        assert set(re.findall(r'data-help-name="([\w-]+)"', (folder / "headcount.html").read_text())) == types
