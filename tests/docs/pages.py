@@ -15,6 +15,7 @@ PAGES = sorted(
         *DOCS.rglob("*.md"),
         *ROOT.glob("deploy/**/*.md"),
         *ROOT.glob("examples/*/*.md"),
+        *ROOT.glob("packages/*/*.md"),
         ROOT / "web" / "README.md",
     ]
 )
