@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.cimpl import Message
 
 from headcount.bridge.bus_topics import record_topic, topic_pattern
@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 #: Time that a poll waits for a first record, and so the longest reaction to a stop.
 POLL_S = 0.5
 #: Time that the brokers have to answer the question whether they are there.
-PROBE_S = 5.0
+PROBE_S = 2.0
+_NOT_CONNECTED = "not connected yet"
 _SETTINGS = {
     "enable.auto.commit": False,
     # a new group copies what the topic has; the counting rules judge old fixes as `late`
@@ -38,7 +39,9 @@ _SETTINGS = {
     # bridges that come and go leave the other partitions where they are
     "partition.assignment.strategy": "cooperative-sticky",
     "topic.metadata.refresh.interval.ms": 10_000,  # topics that are created later
-    "queued.max.messages.kbytes": 16 << 10,
+    # what is fetched when the brokers go is stored, and cannot be committed
+    "queued.max.messages.kbytes": 2 << 10,
+    "fetch.message.max.bytes": 128 << 10,
     "log_level": 0,  # errors are reported by `problem`
 }
 
@@ -68,8 +71,9 @@ class KafkaSource:
         self._topics = list(options.topics) or [name for name in [options.url.path.strip("/")] if name]
         if not self._topics:
             raise SettingsError("bridge.from", "names no Kafka topic; use kafka://HOST:9092/TOPIC")
-        self._offsets: dict[tuple[str, int], int] = {}
-        self.problem = "not connected yet"
+        self._offsets: dict[tuple[str, int], int] = {}  # topic and partition → offset to continue at
+        self._has_failed_commit = False
+        self.problem = _NOT_CONNECTED
 
     async def batches(self, stop: asyncio.Event) -> AsyncGenerator[list[SourceMessage], None]:
         """Yield records until `stop` is set; see `Source`.
@@ -98,10 +102,10 @@ class KafkaSource:
     def _join(self) -> Consumer:
         try:
             consumer = Consumer(
-                consumer_settings(self._options) | {"error_cb": lambda error: self._note(str(error))}
+                consumer_settings(self._options) | {"error_cb": self._on_error, "on_commit": self._on_commit}
             )
         except KafkaException as error:
-            raise SettingsError("bridge.from", f"Kafka's client refuses it: {error.args[0]}") from error
+            raise SettingsError("bridge.from", f"Kafka's client refuses it: {error.args[0].str()}") from error
         consumer.subscribe(self._topics)
         return consumer
 
@@ -110,14 +114,14 @@ class KafkaSource:
         batch = []
         for record in self._consumer.consume(BATCH_SIZE, POLL_S):
             if error := record.error():
-                self._note(str(error))
+                self._note(error.str())
                 continue
             self._offsets[record.topic() or "", record.partition() or 0] = (record.offset() or 0) + 1
             batch.append(self._message(record))
-        if batch:
-            self._note("")
-        elif self.problem:
-            self._note(self._problem())
+        if self.problem:  # also after records, which may have been fetched before
+            self._probe()
+        if self._has_failed_commit and not batch and not self.problem:
+            self._commit()
         return batch
 
     def _message(self, record: Message) -> SourceMessage:
@@ -128,27 +132,36 @@ class KafkaSource:
         topic = record_topic(self._pattern, named, record.key(), record.topic() or "")
         return SourceMessage(topic, payload)
 
-    def _problem(self) -> str:
-        """Why no records come; "" where there are none."""
+    def _probe(self) -> None:
+        """Note whether the brokers answer and have the topics."""
         try:
             found = self._consumer.list_topics(timeout=PROBE_S).topics
         except KafkaException as error:
-            return str(error.args[0])
+            self._on_error(error.args[0])
+            return
         missing = [name for name in self._topics if name not in found]
-        return f"there is no Kafka topic {missing[0]}" if missing else ""
+        self._note(f"there is no Kafka topic {missing[0]}" if missing else "")
+
+    def _on_error(self, error: KafkaError) -> None:
+        if self.problem in ("", _NOT_CONNECTED):  # the first error names the cause
+            self._note(error.str())
 
     def _commit(self) -> None:
-        offsets = [TopicPartition(*place, offset) for place, offset in self._offsets.items()]
-        self._offsets = {}
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:  # another bridge or the next start copies these records again
-            _log.warning("%s: cannot commit: %s", self._options.address, error.args[0])
+        """Commit the last offset of each partition, so that each commit makes up for those that failed."""
+        owned = {(each.topic, each.partition) for each in self._consumer.assignment()}
+        self._offsets = {place: offset for place, offset in self._offsets.items() if place in owned}
+        if offsets := [TopicPartition(*place, offset) for place, offset in self._offsets.items()]:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def _on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
+        if error is not None and not self._has_failed_commit:
+            _log.warning("%s: cannot commit now: %s", self._options.address, error.str())
+        self._has_failed_commit = error is not None
 
     def _note(self, problem: str) -> None:
         text = problem and f"{self._options.address}: {problem}"
         if text != self.problem:
-            _log.info(text or f"connected to {self._options.address}")
+            _log.warning(text) if text else _log.info("connected to %s", self._options.address)
         self.problem = text
 
 
