@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -181,6 +182,40 @@ def test_a_backlog_survives_kills(tmp_path: Path, package: Path, system: System)
         assert system.count(ZONE, "person") == 1
         wait_until(lambda: (tmp_path / "user" / "headcount" / "fix.queue").read_text() == "", "an empty file")
         assert not node_red.errors()
+
+
+def test_http_stores_each_fix_once(tmp_path: Path, package: Path, system: System) -> None:
+    """By HTTP, fixes wait while the API is killed, each is counted once, and a refused one reaches a catch node."""
+    began_s = float(int(time.time()) - 200)
+    fixes = _fixes(began_s, 150)
+    flow = _fix_flow("http")
+    with NodeRed(tmp_path, package, flow, system.variables, {"fix": system.add_device()}) as node_red:
+        node_red.post("/fix", fixes[:50])
+        system.up.kill9("api")
+        for fix in fixes[50:100]:
+            node_red.post("/fix", fix)
+        node_red.kill9()
+        node_red.start()
+        node_red.post("/fix", [*fixes[100:], fixes[0] | {"lat": 95.0}])
+        wait_until(system.up.is_ready, "the API")
+        wait_until(lambda: len(system.stored(began_s)) == len(fixes), "all fixes")
+        assert system.stored(began_s) == [fix["t"] for fix in fixes]
+        wait_until(lambda: node_red.post("/out", {}).json(), "the refused fix")
+        (refused,) = node_red.post("/out", {}).json()
+        assert refused.startswith("Error: invalid: lat")
+
+
+def test_a_gateway_sends_texts_by_http(tmp_path: Path, package: Path, system: System) -> None:
+    """Objects and Base64 of other devices are counted by HTTP, too, as the kind of their format."""
+    lat, lon = spot(ZONE)
+    before = system.count(ZONE, "vehicle")
+    flow = _fix_flow("http", format="car-iotp")
+    gateway = system.add_device(gateway=True)
+    with NodeRed(tmp_path, package, flow, system.variables, {"fix": gateway}) as node_red:
+        cars = [{"id": f"car-{n}", "lat": lat, "lon": lon, "acc": 4, "t": time.time()} for n in range(3)]
+        base64 = b64encode(json.dumps(cars[1]).encode()).decode()
+        node_red.post("/fix", [cars[0], base64, cars[2]])
+        wait_until(lambda: system.count(ZONE, "vehicle") == before + 3, "the cars")
 
 
 def test_a_full_queue_drops_the_oldest(tmp_path: Path, package: Path, system: System) -> None:
