@@ -99,7 +99,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(StreamGuardMiddleware)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(AuthenticationMiddleware, state=state)
-    app.add_middleware(RequestMetricsMiddleware, metrics=state.metrics)
+    app.add_middleware(RequestMetricsMiddleware, metrics=state.metrics.http)
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(CompressionMiddleware)
     app.add_middleware(HeadMiddleware)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from headcount.api.adapter_metrics import AdapterMetrics
+from headcount.api.http_metrics import HttpMetrics
 from headcount.api.live_sites import LiveSites
 from headcount.api.metric_families import MAX_WORKERS, Key, MonotonicSums, counter, gauge, histogram
 from headcount.errors import LogError
@@ -32,7 +33,6 @@ from headcount.messages.reports import (
 from headcount.messages.topics import KINDS
 from headcount.messages.units import ScalingState
 from headcount.messaging.connection import Endpoint, connected_once
-from headcount.services.ingest import Receipt
 
 #: A worker without a report for longer no longer contributes to lag and rate.
 WORKER_TIMEOUT_S = 60.0
@@ -88,22 +88,7 @@ class Metrics:
         self._writers: dict[str, tuple[float, HistoryReport]] = {}
         self._scaling: tuple[float, ScalingState] | None = None
         self._decided: dict[Key, float] = {}
-        self.requests = Counter(
-            "headcount_http_requests", "HTTP requests.", ("method", "route", "status"), registry=self.registry
-        )
-        self.request_seconds = Histogram(
-            "headcount_http_request_duration_seconds",
-            "Time to the start of the response.",
-            ("route",),
-            registry=self.registry,
-            buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0),
-        )
-        self._received_fixes = Counter(
-            "headcount_http_fixes",
-            "Fixes that devices sent over HTTP.",
-            ("endpoint", "verdict"),
-            registry=self.registry,
-        )
+        self.http = HttpMetrics(self.registry)
         self.registry.register(self)
 
     def take(self, subject: str, payload: bytes) -> None:
@@ -124,11 +109,6 @@ class Metrics:
         except (msgspec.DecodeError, ValueError) as error:
             self.rejected += 1
             _log.debug("%s: not a report: %s", subject, error)
-
-    def count_fixes(self, endpoint: str, receipts: Iterable[Receipt]) -> None:
-        """Count the fixes of a request to an endpoint."""
-        for receipt in receipts:
-            self._received_fixes.labels(endpoint, receipt.verdict).inc()
 
     def scaling(self) -> tuple[ScalingState, float] | None:
         """Return the autoscaler's last report and its age in seconds; None if there is no recent one."""

@@ -6,14 +6,14 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headcount.api.metrics import Metrics
+from headcount.api.http_metrics import HttpMetrics
 from headcount.api.middleware import on_start
 
 
 class RequestMetricsMiddleware:
     """Count requests, and measure the time to the start of their responses."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
         self._app = app
         self._metrics = metrics
 

@@ -105,7 +105,7 @@ async def create_fixes(
     state.limits.take_fixes(device, max(1, len(decoded)))
     repeatable = "" if idempotency_key is None else _digest(idempotency_key, body)
     receipts = await state.ingest.store_named(device, decoded, repeatable)
-    state.metrics.count_fixes("fixes", receipts)
+    state.metrics.http.count_fixes("fixes", receipts)
     return _answer(receipts)
 
 
@@ -160,7 +160,7 @@ async def _osmand(request: Request, state: ApiState) -> Response:
     decoded = osmand.decode_report(report, time.time())
     state.limits.take_fixes(device, max(1, len(decoded)))
     receipts = await state.ingest.store(device, decoded)
-    state.metrics.count_fixes("osmand", receipts)
+    state.metrics.http.count_fixes("osmand", receipts)
     verdicts = dict.fromkeys(receipt.verdict for receipt in receipts)
     return Response(headers={VERDICT_HEADER: ", ".join(verdicts)})
 
