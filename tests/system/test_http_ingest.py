@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,10 +22,12 @@ from headcount.lab.chaos.independent_reader import read_stream
 from headcount.messages.fixes import Fix
 from headcount.messages.times import iso
 from headcount.messages.topics import FIX_STREAM, INTERNAL, partition_of
+from node_red_fixture import EXAMPLES, NodeRed, package
 from system.running import Up, headcount
 from system.senders import spot
 from waiting import LIMIT_S, wait_until
 
+__all__ = ["package"]
 pytestmark = pytest.mark.slow
 LIBRARY = "glucksman-library"
 INSIDE, ELSEWHERE = spot(LIBRARY), spot("concert-hall-square")
@@ -307,3 +310,16 @@ def test_no_answer_of_the_core_is_temporary(deployment: Deployment) -> None:
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
     wait_until(lambda: phone.post(fix()).status_code == 200, "the core answers again")
+
+
+@pytest.mark.doors
+def test_an_older_flow_in_node_red(tmp_path: Path, package: Path, deployment: Deployment) -> None:
+    """A flow that posted Base64 to a serverless decoder is counted after a change of the address in its HTTP node."""
+    gateway, before = deployment.device("vehicle", gateway=True), deployment.count()[1]
+    address = f"{gateway.id}:{gateway.secret}@127.0.0.1:{deployment.up.ports['http']}"
+    variables = {"HEADCOUNT_FIXES": f"http://{address}/v1/fixes?kind=vehicle"}
+    with NodeRed(tmp_path, package, EXAMPLES / "http-node.json", variables) as node_red:
+        print("Node-RED", node_red.version())
+        wait_until(lambda: deployment.count()[1] == before + 3, "three more cars on site")
+        assert not node_red.errors()
+        assert "problem" not in node_red.printed()
