@@ -19,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
+from decoders.faulty_plugin import install
 from headcount.adapters import translator
 from headcount.broker.core import Broker
+from headcount.decoders import plugins
 from headcount.decoders.device_aliases import AliasResolver
 from headcount.devices.registry import Registry
 from headcount.devices.registry_cache import RegistryCache
@@ -149,6 +151,30 @@ async def test_names_are_removed_from_the_disk(tmp_path: Path) -> None:
         await until(lambda: not found_in(tmp_path, needles), "index and blocks are synchronised")
         await client.close()
     assert found_in(tmp_path, needles) == set()
+
+
+async def test_names_are_removed_while_a_decoder_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages of other formats are translated and overwritten while a plug-in hangs, and its own ones wait."""
+    packages, needles = tmp_path / "packages", (b"Zaphod", b"Trillian")
+    packages.mkdir()
+    install(packages)
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    plugins.installed.cache_clear()
+    async with open_broker(tmp_path / "data", plugin_subjects=plugins.plugin_subjects()) as broker:
+        client = await internal_client(broker)
+        for payload in (*["hang"] * 30, "last"):
+            await mosquitto(broker, "faulty/1/up", payload.encode(), "-q", "1")
+        await mosquitto(broker, "owntracks/Zaphod/Trillian", LOCATION, "-q", "1")
+        async with adapters(broker):
+            await next_in_log(client, 1)
+            await until(lambda: not found_in(tmp_path / "data", needles), "index and blocks are synchronised")
+            waiting = (await client.jetstream().stream_info(FOREIGN_STREAM)).state.messages
+            assert waiting > 2, "messages of the plug-in wait"
+        await client.close()
+    plugins.installed.cache_clear()
 
 
 def found_in(folder: Path, needles: tuple[bytes, ...]) -> set[bytes]:

@@ -65,15 +65,15 @@ class System:
         device = json.loads(self.command("device", "add", "--kind", "vehicle", "--json", *options))
         return device["id"], device["secret"]
 
-    def publish(
-        self, topic: str, payload: bytes, login: tuple[str, str] | None = None, *, qos: int = 1
-    ) -> None:
-        """Publish as the gateway or another device."""
-        id_, secret = login or self.gateway
-        publish.single(
-            topic,
-            payload,
-            qos=qos,
+    def publish(self, topic: str, *payloads: bytes) -> None:
+        """Publish as the gateway, over one connection: the broker limits their number."""
+        self.publish_as(self.gateway, 1, topic, *payloads)
+
+    def publish_as(self, login: tuple[str, str], qos: int, topic: str, *payloads: bytes) -> None:
+        """Publish as a device."""
+        id_, secret = login
+        publish.multiple(
+            [{"topic": topic, "payload": payload, "qos": qos} for payload in payloads],
             hostname="127.0.0.1",
             port=self.up.mqtt_port,
             client_id=id_,
@@ -174,9 +174,8 @@ def test_the_test_of_a_new_project_passes(project: Path) -> None:
 def test_messages_of_a_new_format_are_counted(system: System) -> None:
     """Messages that a gateway publishes on the decoder's topic are counted, one vehicle for each tracker."""
     before, translated = system.vehicles(), system.translated(NAME)
-    for device in ("bus-7", "bus-8", "bus-7"):
-        system.publish(UPLINK_TOPIC, uplink(system.project, device))
-    system.publish(UPLINK_TOPIC, b"not an uplink")
+    uplinks = [uplink(system.project, device) for device in ("bus-7", "bus-8", "bus-7")]
+    system.publish(UPLINK_TOPIC, *uplinks, b"not an uplink")
     wait_until(lambda: system.vehicles() == before + 2, "both buses are counted")
     wait_until(lambda: system.translated(NAME) == translated + 3, "three messages are translated")
     wait_until(lambda: system.rejected(NAME, "not_an_uplink") == 1, "one is rejected")
@@ -185,8 +184,8 @@ def test_messages_of_a_new_format_are_counted(system: System) -> None:
 def test_a_faulty_decoder_rejects_its_own_messages_alone(system: System) -> None:
     """A plug-in that hangs, crashes or needs too much memory loses no other message and delays no other format."""
     before, translated = system.vehicles(), system.translated("faulty")
-    for payload in (HANG, "van-1", CRASH, "van-2", MEMORY, "rubbish", "exit", "van-3"):
-        system.publish("faulty/1/up", payload.encode())
+    payloads = (HANG, "van-1", CRASH, "van-2", MEMORY, "rubbish", "exit", "van-3")
+    system.publish("faulty/1/up", *(payload.encode() for payload in payloads))
     system.publish(UPLINK_TOPIC, uplink(system.project, "bus-9"))
     system.publish("car-iotp", json.dumps({"id": "car-1", "lat": 52.6743, "lon": -8.5727}).encode())
     wait_until(lambda: system.translated("faulty") == translated + 3, "the vans are translated")
@@ -199,6 +198,22 @@ def test_a_faulty_decoder_rejects_its_own_messages_alone(system: System) -> None
         if "headcount_faulty" in (process.info["cmdline"] or ()) and process.is_running()
     ]
     assert len(hosts) == 1
+
+
+def test_no_message_is_lost_when_the_adapters_are_killed(system: System) -> None:
+    """Of a backlog with faulty messages in it, each other message is counted once, though its role is killed twice."""
+    before, names = system.vehicles(), [f"bus-{number}" for number in range(100, 140)]
+    for start in range(0, len(names), 20):
+        payloads = (
+            *names[start : start + 5],
+            HANG,
+            *names[start + 5 : start + 15],
+            CRASH,
+            *names[start + 15 : start + 20],
+        )
+        system.publish("faulty/1/up", *(payload.encode() for payload in payloads))
+        wait_until(lambda: system.up.kill9("adapters"), "it runs, and is killed")
+    wait_until(lambda: system.vehicles() == before + len(names), "all are counted")
 
 
 def test_a_decoder_that_cannot_be_imported_is_logged(system: System) -> None:
@@ -218,7 +233,7 @@ def test_a_decoder_that_cannot_be_imported_is_logged(system: System) -> None:
 def test_only_a_gateway_publishes_on_the_topics(system: System) -> None:
     """A device without the right is refused, and its message is not translated."""
     login = system.add_device("--alias", f"{NAME}/campus/bus-7")
-    system.publish(UPLINK_TOPIC, uplink(system.project), login, qos=0)
+    system.publish_as(login, 0, UPLINK_TOPIC, uplink(system.project))
     wait_until(
         lambda: system.metric("headcount_refused_total", action="publish", reason="topic") >= 1,
         "it is refused",

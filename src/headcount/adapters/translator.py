@@ -61,8 +61,9 @@ BATCH_SIZE = 1000
 FETCH_S = 0.5
 #: Time after which an unacknowledged batch is delivered again, and an unacknowledged publish repeated.
 ACK_WAIT_S, ACK_TIMEOUT_S = 60.0, 5.0
-#: Time that a plug-in has for a batch: then what it has decoded is published.
-DECODE_S = 10.0
+#: Time that a plug-in has for a batch: then what it has decoded is published, and the rest has more time. After a kill
+#: the rest is delivered again when its time is over.
+DECODE_S, PLUGIN_ACK_WAIT_S = 3.0, 15.0
 #: Between attempts to import a plug-in.
 PLUGIN_RETRY_S = 10.0
 METRICS_INTERVAL_S = 1.0
@@ -248,7 +249,7 @@ def _consumer(
 ) -> AbstractAsyncContextManager[PullConsumer]:
     config = _CONSUMER | {"durable_name": name, "filter_subjects": with_stored(subjects)}
     if name != DURABLE:  # that of a plug-in that was removed goes with its last message
-        config["inactive_threshold"] = LOG_AGE_S * NS
+        config |= {"inactive_threshold": LOG_AGE_S * NS, "ack_wait": int(PLUGIN_ACK_WAIT_S * NS)}
     return pull_consumer(connection, FOREIGN_STREAM, config)
 
 

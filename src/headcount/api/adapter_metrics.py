@@ -11,8 +11,8 @@ from headcount.api.metric_families import MAX_WORKERS, Key, MonotonicSums, count
 from headcount.messages.reports import AdapterReport
 
 T = TypeVar("T")
-#: An adapter without a report for longer is gone.
-ADAPTER_TIMEOUT_S = 60.0
+#: An adapter without a report for longer is gone; it reports once a second.
+ADAPTER_TIMEOUT_S = 5.0
 MAX_FORMATS, MAX_REASONS, MAX_LABEL_CHARS = 32, 64, 64
 _COUNTERS = {"translated": ("format",), "rejected": ("format", "reason"), "ignored": ("format", "reason")}
 
