@@ -114,6 +114,28 @@ def test_no_fix_is_lost_in_ten_minutes_without_network(campus: Campus, tmp_path:
     assert campus.verdicts("accepted") == before + len(expected)
 
 
+def test_no_fix_is_lost_over_http(campus: Campus, tmp_path: Path) -> None:
+    """Over HTTP, too: through a cut and a kill of the device, each report is counted exactly once."""
+    track = walk(120, time.time())
+    expected = reports_of(track, SITE, "person")
+    before = campus.verdicts("accepted")
+    with Relay(campus.up.ports["http"]) as relay:
+        credentials = campus.credentials("person", 1) | {"url": f"http://127.0.0.1:{relay.port}"}
+        buffer = tmp_path / "fixes.db"
+        with Machine(credentials, buffer, transport="http") as machine:
+            machine.report(track[:10])
+            wait_until(lambda: campus.verdicts("accepted") > before, "the first fix is counted")
+            relay.cut()
+            machine.report(track[10:80])
+        with Machine(credentials, buffer, transport="http") as machine:
+            machine.report(track[80:])
+            relay.restore()
+            wait_until(lambda: campus.verdicts("accepted") == before + len(expected), "all are counted")
+            machine.end()
+    assert campus.verdicts("accepted") == before + len(expected)
+    assert campus.verdicts("late", "implausible", "malformed", "invalid") == 0
+
+
 def test_a_device_that_leaves_is_not_counted(campus: Campus, tmp_path: Path) -> None:
     """A car is counted on site, one fix takes it out of the counts, and nothing is sent from elsewhere."""
     now, (lat, lon) = time.time(), spot("car-park-milford")
@@ -154,9 +176,7 @@ def test_a_receiver_is_counted_from_a_claim_code(campus: Campus, tmp_path: Path)
     receiver, before = Receiver(), campus.up.counts()[LIBRARY][0]
     options: list[str | Path] = [
         "--link",
-        code,
-        "--url",
-        campus.url,
+        f"{campus.url}/me#join={code}",
         "--credentials",
         file,
         "--buffer",

@@ -41,7 +41,11 @@ class ScriptedHandler(BaseHTTPRequestHandler):
         fixes = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.requests.append((time.monotonic(), dict(self.headers), fixes))
         status, headers, verdict = self.server.answers.pop(0) if self.server.answers else (200, {}, "stored")
-        self._answer(status, headers, {"stored": 0, "fixes": [{"verdict": verdict}] * len(fixes)})
+        self._answer(
+            status,
+            headers,
+            {"type": "/problems/fixes-rejected", "fixes": [{"verdict": verdict}] * len(fixes)},
+        )
         self.close_connection = True  # as a server does with idle connections, without notice
 
     def _answer(self, status: int, headers: dict[str, str], body: Any) -> None:

@@ -38,7 +38,10 @@ class Operator:
 
     def __init__(self, port: int) -> None:
         self.received: list[tuple[str, str]] = []
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
+        self._client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, "operator", clean_session=False, protocol=mqtt.MQTTv311
+        )
+        self._client.reconnect_delay_set(1, 1)
         ready = threading.Event()
         self._client.on_connect = lambda client, *_: client.subscribe("headcount/campus/+/+/+", qos=1)
         self._client.on_subscribe = lambda *_: ready.set()
@@ -78,7 +81,7 @@ class Operator:
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     """A broker of another make."""
-    with Mosquitto(tmp_path) as running:
+    with Mosquitto(tmp_path, f"user {getpass.getuser()}") as running:  # that can write here
         yield running
 
 
@@ -157,6 +160,24 @@ def test_commands_are_obeyed_once(mosquitto: Mosquitto, operator: Operator) -> N
             operator.publish(f"{TOPIC}/cmd", payload)
         assert operator.command("7", "message", text="hello")["ok"]
         assert [order.id for order in orders] == ["1", "2", "3", "4", "7"]
+
+
+def test_a_killed_broker_loses_no_fix(mosquitto: Mosquitto, operator: Operator) -> None:
+    """Fixes that are reported while the broker is down arrive in order when it is back."""
+    operator.publish_site()
+    t = time.time()
+    with DeviceClient(credentials_of(account(mosquitto.port), "test")) as device:
+        device.report(here(t))
+        wait_until(lambda: device.status.acknowledged == 1, "the first fix")
+        mosquitto.kill()
+        for step in range(1, 6):
+            device.report(here(t + 61 * step))
+        assert device.status.waiting == 5
+        mosquitto.start()
+        wait_until(lambda: device.status.waiting == 0, "all are acknowledged")
+        wait_until(lambda: len(set(operator.of("fix"))) == 6, "all arrive")
+    times = list(dict.fromkeys(json.loads(fix)["tst"] for fix in operator.of("fix")))
+    assert times == sorted(times)
 
 
 def test_a_killed_device_is_offline(mosquitto: Mosquitto, operator: Operator, tmp_path: Path) -> None:

@@ -169,9 +169,9 @@ def _base_and_code(link: str, url: str) -> tuple[str, str]:
     if given.scheme == "owntracks":
         given = urlsplit(parse_qs(given.query).get("url", [""])[0])
     if given.scheme in ("http", "https"):
-        path, _, file = given.path.rpartition("/v1/provision/")
+        path, _, file = given.path.partition("/v1/provision/")
         code = file.removesuffix(".otrc") or given.fragment.removeprefix("join=")
-        url = f"{given.scheme}://{given.netloc}{path if file else given.path.removesuffix('/me')}"
+        url = f"{given.scheme}://{given.netloc}{path.removesuffix('/me')}"
     else:
         code = link.strip()
     if not code or not url:

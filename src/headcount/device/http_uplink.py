@@ -106,7 +106,7 @@ class HttpUplink:
         status, answer, text = self._target.request("POST", "/v1/fixes", body, headers)
         if status in (_ALL_STORED, _SOME_STORED):
             self._take_verdicts(fixes, json.loads(text)["fixes"])
-        elif status == _NONE_STORABLE:
+        elif status == _NONE_STORABLE and b"/fixes-rejected" in text:
             self._take_verdicts(fixes, [{"verdict": "refused"}] * len(fixes))
         else:
             self._fail(f"HTTP {status} for {len(fixes)} fixes")
