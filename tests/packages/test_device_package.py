@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import time
@@ -19,11 +21,12 @@ import pytest
 import shapely
 from paho.mqtt.enums import CallbackAPIVersion
 
+from device.relay import Relay
 from headcount.runtime.ports import free_ports
 from packages.node_device import EACH_SECOND, NodeDevice, built_package
-from system.running import UL, Up, headcount
+from system.running import ROOT, UL, Up, headcount
 from system.senders import SITE, program, spot
-from waiting import wait_until
+from waiting import BUSY_S, wait_until
 
 pytestmark = pytest.mark.doors
 LIBRARY, SCHUMAN, CAR_PARK = "glucksman-library", "schuman-building", "car-park-opposite-bus-stop"
@@ -33,12 +36,12 @@ OUTAGE_S = 600
 class Account:
     """A registered device."""
 
-    def __init__(self, up: Up) -> None:
+    def __init__(self, up: Up, kind: str = "person") -> None:
         self._up = up
         self.where = ["--data", str(up.data), "--nats-port", str(up.ports["nats"])]
-        added = json.loads(self.command("add", "--kind", "person", "--json"))
+        added = json.loads(self.command("add", "--kind", kind, "--json"))
         self.id, self.secret = str(added["id"]), str(added["secret"])
-        self.identity = {"site": "ul", "kind": "person", "id": self.id, "secret": self.secret}
+        self.identity = {"site": "ul", "kind": kind, "id": self.id, "secret": self.secret}
 
     def command(self, *arguments: str, code: int = 0) -> str:
         """The output of a command of `headcount device`."""
@@ -95,8 +98,14 @@ def beside_the_site(zone: str) -> tuple[float, float]:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built package."""
-    return built_package(tmp_path_factory.mktemp("package"))
+    """The built package, with the program and the page of the guide."""
+    package = built_package(tmp_path_factory.mktemp("package"))
+    text = (ROOT / "docs" / "guides" / "device-library-js.md").read_text()
+    program, page, *_ = re.findall(r"^```js\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (package / "device.mjs").write_text(program)
+    (package / "test" / "guide.js").write_text(page)
+    (package / "test" / "guide.html").write_text('<script type="module" src="./guide.js"></script>')
+    return package
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +118,11 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 def addresses(up: Up, way: str) -> dict[str, str]:
     """Options of a device that connects this way."""
+    http = f"http://127.0.0.1:{up.ports['http']}"
     return {
+        "HTTP": {"http": http},
+        # the API has no MQTT, as behind a proxy that blocks it
+        "HTTP, as WebSocket is blocked": {"url": f"ws://127.0.0.1:{up.ports['http']}/mqtt", "http": http},
         "tcp": {"url": f"mqtt://127.0.0.1:{up.ports['mqtt']}"},
         "websocket": {"url": f"ws://127.0.0.1:{up.ports['ws']}/mqtt"},
     }[way]
@@ -173,6 +186,60 @@ def test_no_fix_is_lost_and_none_is_counted_twice(up: Up, package: Path, tmp_pat
         assert device.status.get("waiting", 0) == 0
 
 
+@pytest.mark.parametrize("way", ["HTTP", "HTTP, as WebSocket is blocked"])
+def test_a_program_is_counted_over_http(up: Up, package: Path, way: str) -> None:
+    """It is counted in its zone, and after one last fix from off site it is silent."""
+    account, now = Account(up), time.time()
+    with NodeDevice(package, **addresses(up, way), **account.identity) as device:
+        device.becomes(connection="connected", hasSite=True)
+        assert device.report([position(now - 100, LIBRARY)]) == ["zones"]
+        wait_until(lambda: LIBRARY in account.zones(), "the device is counted")
+        away = [position(now - seconds, LIBRARY) | {"lat": 52.7} for seconds in (9, 5)]
+        assert device.report(away) == ["left", None]
+        device.becomes(waiting=0, acknowledged=2, refused=0)
+        wait_until(lambda: account.zones() == [], "the device has left")
+        device.end()
+
+
+def test_no_fix_is_lost_over_http(up: Up, package: Path, tmp_path: Path) -> None:
+    """Through ten minutes without a network, a kill of the device and one of the API, each report counts once."""
+    account, track = Account(up), walk(time.time())
+    with Relay(up.ports["http"]) as relay:
+        options = {**account.identity, "rules": EACH_SECOND, "file": str(tmp_path / "fixes")}
+        options["http"] = f"http://127.0.0.1:{relay.port}"
+        with NodeDevice(package, **options) as device:
+            device.becomes(connection="connected", hasSite=True)
+            device.report(track[:10])
+            wait_until(account.accepted, "the first fixes are counted")
+            device.becomes(waiting=0)
+            relay.cut()
+            device.report(track[10:150])
+            device.kill9()
+        with NodeDevice(package, **options) as device:
+            device.report(track[150:])
+            device.becomes(waiting=len(track) - 10)
+            relay.restore()
+            wait_until(lambda: device.status["acknowledged"], "fixes arrive again")
+            up.kill9("api")
+            device.becomes(waiting=0, refused=0)
+            device.end()
+    wait_until(up.is_ready, "the API is back")
+    wait_until(lambda: account.accepted() == [each["t"] for each in track], "each report is counted once")
+
+
+def test_the_program_of_the_guide(up: Up, package: Path) -> None:
+    """It is counted, and ends on Ctrl-C."""
+    account = Account(up, kind="vehicle")
+    url = f"mqtt://127.0.0.1:{up.ports['mqtt']}"
+    with subprocess.Popen(["node", "device.mjs", url, account.id, account.secret], cwd=package) as process:
+        try:
+            wait_until(lambda: LIBRARY in account.zones(), "the device is counted")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(BUSY_S) == 0
+        finally:
+            process.kill()
+
+
 @contextmanager
 def mosquitto(folder: Path, mqtt: int, websocket: int) -> Iterator[None]:
     """A Mosquitto with a listener for WebSocket, which is killed in the end."""
@@ -232,23 +299,28 @@ def test_another_broker(package: Path, tmp_path: Path) -> None:
         "rules": EACH_SECOND,
         "file": str(tmp_path / "fixes"),
     }
-    options["url"] = f"ws://127.0.0.1:{websocket}/mqtt"
-    with NodeDevice(package, **options) as device:
+    with (
+        Relay(websocket) as relay,
+        NodeDevice(package, **options, url=f"ws://127.0.0.1:{relay.port}/mqtt") as device,
+    ):
         device.report(track[:150])  # before a broker and a site are there
         with mosquitto(tmp_path, mqtt, websocket):
             wait_until(lambda: _accepts(mqtt), "Mosquitto starts")
             subscriber = Subscriber(mqtt)
             device.becomes(waiting=0, acknowledged=150)
+            wait_until(lambda: len(subscriber.of("fix")) == 150, "they are delivered, before a kill")
+        relay.cut()
         device.becomes(connection="waiting")
         device.report(track[150:])
         with mosquitto(tmp_path, mqtt, websocket):
             wait_until(lambda: subscriber.subscriptions == 2, "the subscriber is back")
+            relay.restore()
             device.becomes(waiting=0, acknowledged=len(track))
             wait_until(lambda: len(subscriber.of("fix")) >= len(track), "all fixes arrive")
             device.kill9()
             wait_until(lambda: subscriber.of("status")[-1:] == ["offline"], "the last will")
             times = [json.loads(payload)["tst"] for payload in subscriber.of("fix")]
-            assert sorted(set(times)) == [each["t"] for each in track]
+            assert times == [each["t"] for each in track]
             subscriber.close()
     assert "online" in subscriber.of("status")
 

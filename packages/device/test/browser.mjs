@@ -8,6 +8,8 @@
  * PLACES           `{"library": [52.67, -8.57], …, "outside": …}`, by the id of the zone
  * CHROMIUM         the browser's program, by default /usr/bin/chromium
  *
+ * The page of the guide, guide.html with guide.js, is made by the test that runs this.
+ *
  * Exit code: 0 if all checks pass. The page is served on the address of headcount, as a page of its own would be.
  */
 import assert from "node:assert/strict";
@@ -90,7 +92,7 @@ try {
       outDir: folder,
       emptyOutDir: true,
       target: "es2022",
-      rollupOptions: { input: join(import.meta.dirname, "page.html") },
+      rollupOptions: { input: ["page.html", "guide.html"].map((name) => join(import.meta.dirname, name)) },
     },
   });
   const context = await browser.newContext({ permissions: ["geolocation"] });
@@ -128,19 +130,23 @@ try {
   await becomes(async () => (await statusOf(page)).acknowledged, 2, moveTo(first ?? ""));
   console.log("obeys");
 
-  if (process.env.HEADCOUNT_HTTP) {
-    await open(identity);
-    await page.waitForFunction(() => Reflect.get(window, "device")?.status.connection === "connected");
-    await page.route("**/v1/fixes", (route) => route.abort());
-    await becomes(async () => (await statusOf(page)).waiting, 1, moveTo(second ?? ""));
-    await page.reload();
-    await page.waitForFunction(() => Reflect.get(window, "device")?.status.waiting === 1);
-    await page.unroute("**/v1/fixes");
-    await becomes(isIn(second ?? ""), true);
-    console.log("counted over HTTP, after a reload without a network");
-  }
+  await open(identity);
+  await page.waitForFunction(() => Reflect.get(window, "device")?.status.connection === "connected");
+  await page.route("**/v1/fixes", (route) => route.abort());
+  await becomes(async () => (await statusOf(page)).waiting, 1, moveTo(second ?? ""));
+  await page.reload();
+  await page.waitForFunction(() => Reflect.get(window, "device")?.status.waiting === 1);
+  await page.unroute("**/v1/fixes");
+  await becomes(isIn(second ?? ""), true);
+  console.log("counted over HTTP, after a reload without a network");
 
-  await becomes(async () => (await statusOf(page)).isOffSite, true, moveTo("outside"));
+  await page.close();
+  await context.addInitScript((text) => localStorage.setItem("headcount-device", text), JSON.stringify(identity));
+  const guide = await context.newPage();
+  await guide.goto(`${server}${PATH}guide.html`);
+  await becomes(isIn(first ?? ""), true, moveTo(first ?? ""));
+  assert.match(await guide.title(), /^Reporting/);
+  await becomes(() => guide.title(), "Off site", moveTo("outside"));
   await becomes(isIn("site"), false);
   assert.deepEqual(errors, []);
   console.log("silent off site");
