@@ -36,9 +36,10 @@ from headcount.errors import DecoderError, LogError
 from headcount.messages.reports import ADAPTER_REPORT_SUBJECT
 from headcount.messages.topics import FOREIGN_STREAM, FOREIGN_SUBJECTS
 from headcount.messaging import qos1
+from headcount.messaging.appending import append_in_order
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.consumers import PullConsumer, acknowledge, extend, pull_consumer
-from headcount.messaging.jetstream import NS, StoredMessage, append
+from headcount.messaging.jetstream import NS, NewMessage, StoredMessage
 from headcount.messaging.qos1 import QOS_HEADER, STORED, with_stored
 from headcount.messaging.streams import LOG_AGE_S, opened_log
 from headcount.runtime.retry import RETRY_S, retry
@@ -59,8 +60,8 @@ DURABLE, PLUGIN_DURABLE = CONSUMER_PREFIX, CONSUMER_PREFIX + "_{name}"
 BATCH_SIZE = 1000
 #: Time that a fetch waits for a first message, and so the longest reaction to a stop.
 FETCH_S = 0.5
-#: Time after which an unacknowledged batch is delivered again, and an unacknowledged publish repeated.
-ACK_WAIT_S, ACK_TIMEOUT_S = 60.0, 5.0
+#: Time after which an unacknowledged batch is delivered again.
+ACK_WAIT_S = 60.0
 #: Time that a plug-in has for a batch: then what it has decoded is published, and the rest has more time. After a kill
 #: the rest is delivered again when its time is over.
 DECODE_S, PLUGIN_ACK_WAIT_S = 3.0, 15.0
@@ -221,15 +222,15 @@ class _Work:
         # a message whose sender waits for its acknowledgement is delivered again after that
         counted = [number for number, message in enumerate(messages) if _counts(message)]
         results = await decode([_item(messages[number]) for number in counted]) if counted else []
-        canonical: list[CanonicalMessage] = []
+        canonical: list[NewMessage] = []
         for format_, decoded in results:
             for each in decoded:
                 outcome = self.names.outcome(format_, each)
                 self.stats.add(format_, outcome)
                 if isinstance(outcome, CanonicalMessage):
-                    canonical.append(outcome)
+                    canonical.append(NewMessage(outcome.subject, outcome.payload))
         done = len(messages) if len(results) == len(counted) else counted[len(results)]
-        if await _publish_all(self.connection, canonical, stop):
+        if await append_in_order(self.connection, canonical, stop):
             for message in messages[:done]:
                 await self._answer(acknowledge, message)
             self.acknowledged.add(message.sequence for message in messages[:done])
@@ -268,31 +269,3 @@ async def _fetch(consumer: PullConsumer) -> list[StoredMessage]:
         log.warning("cannot fetch foreign messages, trying again: %s", error)
         await asyncio.sleep(RETRY_S)
         return []
-
-
-async def _publish_all(
-    connection: Connection, canonical: list[CanonicalMessage], stop: asyncio.Event
-) -> bool:
-    """Publish until the log has acknowledged all messages; False: stopped before."""
-    left = canonical
-    while left:
-        left = await _publish(connection, left)
-        if left:
-            log.warning("the log did not accept %d translated messages, trying again", len(left))
-            if stop.is_set():
-                return False
-            await asyncio.sleep(RETRY_S)
-    return True
-
-
-async def _publish(connection: Connection, canonical: list[CanonicalMessage]) -> list[CanonicalMessage]:
-    """Publish all messages; returns those that the log has not acknowledged."""
-
-    async def one(message: CanonicalMessage) -> CanonicalMessage | None:
-        try:
-            await append(connection, message.subject, message.payload, timeout_s=ACK_TIMEOUT_S)
-        except LogError:
-            return message
-        return None
-
-    return [message for message in await asyncio.gather(*map(one, canonical)) if message is not None]

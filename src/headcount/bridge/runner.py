@@ -27,8 +27,9 @@ from headcount.decoders.formats import Format
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
 from headcount.messages.reports import BRIDGE_REPORT_SUBJECT, BridgeReport
-from headcount.messaging.appending import Appended, append_in_order
+from headcount.messaging.appending import append_in_order
 from headcount.messaging.connection import Connection, Endpoint
+from headcount.messaging.jetstream import NewMessage
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.leader_election import BRIDGE_LEADER_KEY, LeaderElection
 from headcount.messaging.streams import MAX_DEVICE_MESSAGE_BYTES, UNIT_BUCKET, opened_log
@@ -116,7 +117,7 @@ class _Bridge:
 
     async def _copy_batch(self, batch: list[SourceMessage], stop: asyncio.Event) -> bool:
         """Store a batch; False: stopped before that."""
-        appended: list[Appended] = []
+        appended: list[NewMessage] = []
         copied: Counter[str] = Counter()
         ignored: Counter[str] = Counter()
         for message in batch:
@@ -128,7 +129,7 @@ class _Bridge:
                 ignored[what] += 1
                 continue
             copied[what] += 1
-            appended.append(Appended(subject, message.payload))
+            appended.append(NewMessage(subject, message.payload))
         if not await append_in_order(self.connection, appended, stop):
             return False
         self.stats.copied.update(copied)

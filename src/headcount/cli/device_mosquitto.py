@@ -44,7 +44,7 @@ async def mosquitto(running: RunningDeployment, folder: Path, follow: bool, pid_
       headcount device mosquitto --output /etc/mosquitto/headcount --follow --pid-file /run/mosquitto/mosquitto.pid
     """
     from headcount.bridge.source import default_topics
-    from headcount.decoders.formats import SHIPPED
+    from headcount.decoders.plugins import formats
     from headcount.runtime.signals import reload_program
     from headcount.services.mosquitto import MosquittoAccounts
 
@@ -56,7 +56,7 @@ async def mosquitto(running: RunningDeployment, folder: Path, follow: bool, pid_
             revision = await accounts.revision()
             if revision != written:
                 with folder_errors(folder):
-                    number = await accounts.write(folder, default_topics(SHIPPED))
+                    number = await accounts.write(folder, default_topics(formats()))
                 if pid_file is not None and not reload_program(pid_file, "mosquitto"):
                     click.echo(
                         f"{pid_file}: Mosquitto does not run; it reads the files at its start", err=True
