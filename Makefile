@@ -174,7 +174,7 @@ cluster: ## start a cluster of containers on this machine, see deploy/
 
 lock: ## update the locks in requirements/ (needs uv)
 	uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/run.txt
-	uv pip compile pyproject.toml --extra docker --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/image.txt
+	uv pip compile pyproject.toml --extra docker --extra amqp --extra kafka --extra redis --extra transit --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/image.txt
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/dev.txt
 	echo eclipse-sumo | uv pip compile - --generate-hashes --no-emit-index-url --no-annotate --no-header --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/sumo.txt
 
