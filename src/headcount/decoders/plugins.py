@@ -26,7 +26,7 @@ from headcount.messages.topics import FOREIGN_SUBJECTS
 
 GROUP = "headcount.decoders"
 #: The name of a format: part of aliases, of labels of metrics and of the name of a consumer.
-NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+NAME = re.compile(r"(?=.{1,31}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
 MAX_TOPICS = 20
 #: First levels of topics that are headcount's own, here or as subjects of the NATS server.
 RESERVED = frozenset(

@@ -251,13 +251,17 @@ async def consumer_info(
 async def consumer_infos(
     connection: Connection, stream: str, *, timeout_s: float = ANSWER_S
 ) -> list[ConsumerInfo]:
-    """All consumers of a stream that has at most a page of them (256).
+    """All consumers of a stream.
 
     Raises:
+        LogUnavailableError: not all nodes of a cluster have answered, or there is more than a page (256).
         LogError: the server doesn't answer or refuses.
     """
     answer = await request(connection, f"CONSUMER.LIST.{stream}", {}, timeout_s=timeout_s)
-    return msgspec.convert(answer["consumers"] or [], list[ConsumerInfo])
+    found = msgspec.convert(answer["consumers"] or [], list[ConsumerInfo])
+    if answer.get("missing") or len(found) < answer["total"]:
+        raise LogUnavailableError(f"the list of consumers of {stream} is not complete")
+    return found
 
 
 async def get_message(
