@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import subprocess
@@ -26,6 +27,8 @@ PROGRAM = Path(sysconfig.get_path("scripts")) / "schemathesis"
 LEFT_OUT = r"(/stream|/ws)$"
 #: Public endpoints; anonymous requests to others count as failures and become 429.
 FOR_ANYBODY = r"^/(healthz|readyz|v1/sites(/[^/]+(/counts|/zones/[^/]+(/history)?)?)?|v1/whoami)$"
+#: Endpoints for the credentials of a device.
+FOR_DEVICES = r"^/v1/(fixes|osmand)$"
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_headers_conformance,response_schema_conformance"
@@ -33,7 +36,13 @@ CHECKS = (
 
 
 @pytest.mark.parametrize(
-    ("role", "document"), [("admin", "openapi.json"), ("public", "openapi.json"), ("admin", "ogc/api")]
+    ("role", "document"),
+    [
+        ("admin", "openapi.json"),
+        ("public", "openapi.json"),
+        ("device", "openapi.json"),
+        ("admin", "ogc/api"),
+    ],
 )
 def test_every_answer_is_promised(tmp_path: Path, role: str, document: str) -> None:
     """Generated requests, good and bad, get documented responses: no 5xx, no other status, schema or media type."""
@@ -46,16 +55,19 @@ def test_every_answer_is_promised(tmp_path: Path, role: str, document: str) -> N
         options = ["--max-examples", "6", "--workers", "1", "--seed", str(seed)]
         if role == "public":
             options += ["--include-path-regex", FOR_ANYBODY]
+        elif role == "device":
+            options += ["--include-path-regex", FOR_DEVICES, "--auth", _device(up)]
         else:
             options += ["--header", f"Authorization: Bearer {_token(up, role)}"]
         if document == "ogc/api":
             options += ["--header", "Headcount-Reason: a test"]
         (tmp_path / "schemathesis.toml").write_text(CONFIG)
+        (tmp_path / "document.json").write_text(up.get(f"/{document}").text)
         run = subprocess.run(
             [
                 str(PROGRAM),
                 "run",
-                f"http://127.0.0.1:{up.ports['http']}/{document}",
+                *("document.json", "--url", f"http://127.0.0.1:{up.ports['http']}"),
                 *("--exclude-path-regex", LEFT_OUT, "--checks", CHECKS, "--request-timeout", "20"),
                 *("--phases", "examples,coverage,fuzzing"),
                 *options,
@@ -69,6 +81,14 @@ def test_every_answer_is_promised(tmp_path: Path, role: str, document: str) -> N
         assert run.returncode == 0, run.stdout[-12000:] + run.stderr[-2000:]
         assert up.is_ready()
         assert fix("main-building")
+
+
+def _device(up: Up) -> str:
+    options = ("--json", "--data", up.data, "--nats-port", str(up.ports["nats"]))
+    made = headcount("device", "add", "--kind", "person", "--gateway", *options, cwd=up.folder)
+    assert made.returncode == 0, made.stderr
+    found = json.loads(made.stdout)
+    return f"{found['id']}:{found['secret']}"
 
 
 def _token(up: Up, role: str) -> str:

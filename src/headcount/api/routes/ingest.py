@@ -58,10 +58,7 @@ router = APIRouter(prefix="/v1", tags=["fixes"])
                 "application/json": {
                     "schema": {"anyOf": [_FIX, {"type": "array", "maxItems": MAX_FIXES, "items": _FIX}]}
                 },
-                NDJSON: {
-                    "schema": {"type": "string", "format": "binary"},
-                    "example": '{"lat":52.6725,"lon":-8.5725}\n',
-                },
+                NDJSON: {"schema": {"type": "string", "format": "binary"}},
                 GEOJSON: {"schema": {"type": "object"}},
                 "text/plain": {
                     "schema": {"type": "string", "format": "binary"},
