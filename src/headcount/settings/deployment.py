@@ -145,7 +145,7 @@ class Settings:
     )
     device_fixes_per_s: float = _access(
         5.0,
-        "Fixes per second above which a device with an account is blocked for a while.",
+        "Fixes per second above which a device with an account is blocked for a while; over HTTP it gets 429.",
         low=0.01,
         high=100_000,
     )
