@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from device.make_vectors import LAT, LON, sites
-from headcount.device import DeviceClient, DevicePosition, credentials_of
+from headcount.device import DeviceClient, DevicePosition, credentials_of, run
+from headcount.errors import DeviceLibraryError
+from headcount.runtime.ports import free_port
 from waiting import wait_until
 
 
@@ -126,3 +129,21 @@ def test_a_redirect_is_not_followed(api: ScriptedApi) -> None:
         wait_until(lambda: device.status.problem, "the refusal")
         device.close()
     assert all(headers["Host"].endswith(str(api.server_address[1])) for _, headers, _ in api.requests)
+
+
+def test_fixes_that_cannot_be_delivered_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that ends with undelivered fixes in memory fails; with a file, it succeeds and retains them."""
+    monkeypatch.setattr(run, "FLUSH_END_S", 0.3)
+    account = {"device": "phone", "secret": "secret", "site": "campus", "kind": "person"}
+    url = f"http://127.0.0.1:{free_port(0)}"
+    position = DevicePosition(1_795_532_400, LAT, LON)
+    for buffer in (None, tmp_path / "fixes.db"):
+        device = DeviceClient(
+            credentials_of({**account, "url": url}, "test"), transport="http", buffer=buffer
+        )
+        if buffer is None:
+            with pytest.raises(DeviceLibraryError, match=r"^1 fixes: could not be delivered: .*refused"):
+                run.report_all(device, iter([position]), threading.Event(), print)
+        else:
+            text = run.report_all(device, iter([position]), threading.Event(), print)
+            assert "1 positions, site unknown, 1 reported, 0 delivered, 1 waiting" in text

@@ -22,8 +22,9 @@ from headcount.counting.zone_lookup import ZoneLookup
 from headcount.device import site_areas
 from headcount.device.fix_buffer import FixBuffer, WaitingFix
 from headcount.device.positions import DevicePosition, position_of_payload
-from headcount.device.reporting import Reporter
+from headcount.device.reporting import Reporter, ReportState
 from headcount.device.retry_delay import MAX_RETRY_S, retry_delay_s
+from headcount.device.saved_state import decode_state, encode_state
 from headcount.device.site_areas import KINDS, SiteAreas
 
 #: Positions nearer than this to an edge or to the end of a margin are not compared: the planes differ there.
@@ -189,6 +190,39 @@ def test_a_full_buffer_keeps_what_matters(capacity: int, fixes: list[tuple[int, 
 def test_pauses_are_bounded(attempt: int, share: float, after_s: float) -> None:
     """A pause is never shorter than what the server asks for, and at most a minute longer."""
     assert after_s <= retry_delay_s(attempt, share, after_s) <= after_s + MAX_RETRY_S
+
+
+POSITIONS = st.builds(
+    DevicePosition, st.floats(0, 4e9), st.floats(1, 89), st.floats(-180, 180), st.none() | st.floats(0, 9)
+)
+
+
+@given(
+    zones=st.frozensets(st.text(max_size=5)),
+    last=st.none() | POSITIONS,
+    placed=st.none() | POSITIONS,
+    interval_s=st.none() | st.floats(1, 100),
+    paused_until=st.just(-math.inf) | st.floats(0, 4e9),
+    is_requested=st.booleans(),
+)
+def test_a_state_survives_a_restart(
+    zones: frozenset[str],
+    last: DevicePosition | None,
+    placed: DevicePosition | None,
+    interval_s: float | None,
+    paused_until: float,
+    is_requested: bool,
+) -> None:
+    """A saved state is the same when it is read."""
+    state = ReportState(zones, last, placed, interval_s, paused_until, is_requested)
+    assert decode_state(encode_state(state)) == state
+
+
+@given(text=st.text(max_size=50) | JSON.map(json.dumps))
+def test_any_saved_state_is_read_or_refused(text: str) -> None:
+    """Any text as a saved state raises ValueError at most."""
+    with contextlib.suppress(ValueError):
+        decode_state(text)
 
 
 @given(

@@ -85,6 +85,8 @@ class DeviceClient:
             DeviceLibraryError: a file cannot be used, or an address is missing.
             ValueError: `site` is not a site file.
         """
+        #: Whether a file retains the fixes that wait when the device stops.
+        self.has_file = buffer is not None
         self._lock, self._is_started = threading.Lock(), False
         self._silent_off_site = silent_off_site
         self._on_command = on_command

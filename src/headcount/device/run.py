@@ -67,7 +67,11 @@ def report_all(
     stop: threading.Event,
     show: Callable[[str], None],
 ) -> str:
-    """Report positions until their end, or until `stop`; shows the status each second, and returns the last one."""
+    """Report positions until their end, or until `stop`; shows the status each second, and returns the last one.
+
+    Raises:
+        DeviceLibraryError: fixes could not be delivered, and there is no file that retains them.
+    """
     taken, reported = 0, 0
     client.start()
     try:
@@ -82,7 +86,17 @@ def report_all(
                 break
     finally:
         client.close(FLUSH_SIGNAL_S if stop.is_set() else FLUSH_END_S)
-    return f"{taken} positions, {status_text(client.status, reported)}"
+    status = client.status
+    if status.waiting and not client.has_file:
+        remedy = "Use a buffer file, and run it again"
+        raise DeviceLibraryError(
+            f"{status.waiting} fixes", f"could not be delivered: {_cause(status)}", remedy
+        )
+    return f"{taken} positions, {status_text(status, reported)}"
+
+
+def _cause(status: ClientStatus) -> str:
+    return status.problem or ("no answer in time" if status.knows_site else "the broker publishes no site")
 
 
 def status_text(status: ClientStatus, reported: int) -> str:
