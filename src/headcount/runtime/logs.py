@@ -7,6 +7,8 @@ import time
 
 #: Clients can make these log as often as they like: invalid requests, aborted TLS handshakes.
 _LIBRARIES = ("asyncio", "uvicorn.error")
+#: These log the URLs of requests, which can contain keys, and the headers of answers.
+_HTTP_CLIENTS = ("httpx2", "httpcore2")
 _INTERVAL_S = 60.0
 _MAX_MESSAGES = 1000
 
@@ -48,3 +50,5 @@ def configure_logging(role: str, level: str = "INFO") -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _LIBRARIES:
         logging.getLogger(name).addFilter(RepeatFilter())
+    for name in _HTTP_CLIENTS:
+        logging.getLogger(name).setLevel(logging.WARNING)
