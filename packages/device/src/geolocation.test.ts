@@ -1,53 +1,8 @@
 /** How a page requests positions, with a stub of the browser's API. */
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { FAR, INSIDE, TestTransport } from "../test/test-transport.js";
 import { Device } from "./device.js";
 import { positionOfGeolocation, watchGeolocation } from "./geolocation.js";
-import type { Transport, TransportEvents } from "./transport.js";
-
-const SITE = {
-  type: "FeatureCollection",
-  features: [
-    {
-      type: "Feature",
-      properties: { role: "site", id: "campus" },
-      geometry: {
-        type: "Polygon",
-        coordinates: [
-          [
-            [-8.58, 52.67],
-            [-8.57, 52.67],
-            [-8.57, 52.68],
-            [-8.58, 52.68],
-            [-8.58, 52.67],
-          ],
-        ],
-      },
-    },
-  ],
-};
-const INSIDE = { latitude: 52.675, longitude: -8.575 };
-const FAR = { latitude: 52.7, longitude: -8.575 };
-
-/** Stores every fix, and lets the test send commands. */
-class TestTransport implements Transport {
-  readonly identity = { site: "campus", kind: "person", id: "x" } as const;
-  readonly sent: string[] = [];
-  events: TransportEvents | undefined;
-
-  async open(events: TransportEvents): Promise<void> {
-    this.events = events;
-    events.site(JSON.stringify(SITE));
-  }
-
-  async send(payloads: readonly string[]): Promise<number> {
-    this.sent.push(...payloads);
-    return payloads.length;
-  }
-
-  async answer(): Promise<void> {}
-
-  async close(): Promise<void> {}
-}
 
 const watches = new Map<number, { options: PositionOptions; found: PositionCallback }>();
 let requests = 0;
