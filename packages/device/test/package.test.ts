@@ -36,7 +36,7 @@ beforeAll(() => {
   mkdirSync(consumer, { recursive: true });
   run("tar", "xzf", join(folder, packed?.filename ?? ""), "-C", consumer, "--strip-components=1");
   writeFileSync(join(folder, "package.json"), '{"type": "module"}');
-}, 60_000);
+});
 
 afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -54,7 +54,7 @@ test("types resolve in a program without the types of browsers and Node.js", () 
     // @ts-expect-error: there is no such kind
     new HttpTransport({ url: "http://x", site: "ul", kind: "tree", id: "x", secret: "y" });`;
   expect(problemsOf(source, { module: "nodenext", lib: ["es2022"] })).toBe("");
-}, 60_000);
+});
 
 test("types resolve in a page that a bundler builds", () => {
   symlinkSync(join(ROOT, "node_modules", "mqtt"), join(folder, "node_modules", "mqtt"));
@@ -66,7 +66,7 @@ test("types resolve in a page that a bundler builds", () => {
   const options = { module: "esnext", moduleResolution: "bundler", lib: ["es2022", "dom"] };
   // mqtt.js has types of Node.js itself, which a project may check or not
   expect(problemsOf(source, { ...options, skipLibCheck: true })).toBe("");
-}, 60_000);
+});
 
 test("a program without mqtt.js runs", () => {
   const options = [
@@ -81,4 +81,4 @@ test("a page becomes little larger, and much larger only with mqtt.js", () => {
   const { http, mqtt } = JSON.parse(run("node", "test/size.mjs")) as Record<string, number>;
   expect(http).toBeLessThan(7);
   expect(mqtt).toBeLessThan(110);
-}, 60_000);
+});
