@@ -35,6 +35,7 @@ NDJSON = "application/x-ndjson"
 #: Each may have any of the forms of `decode_body`; without a media type, too.
 _MEDIA_TYPES = ("application/json", NDJSON, GEOJSON, "text/plain", "")
 _MAX_SHOWN = 10
+_SITE_REMOVED = "The site of this device was removed."
 _MAX_KEY_CHARS = 255
 #: The receipt of the fix, for people who try it with curl: the apps get the empty body that they expect.
 VERDICT_HEADER = "headcount-verdict"
@@ -91,7 +92,8 @@ async def create_fixes(
     The answer comes when the log has all stored fixes on disk. They are stored in the order of their event times.
     A gateway sends fixes of several devices, each with its `id`.
     """
-    _check_site(state, device)
+    if not _is_counted(state, device):
+        raise ProblemError(UNKNOWN_SITE, _SITE_REMOVED)
     lines = _media_type(request) == NDJSON
     body = await request.body()
     try:
@@ -111,7 +113,7 @@ async def create_fixes(
     summary="Send a fix as OsmAnd does",
     response_class=Response,
     response_description="The fix is stored, or can never be; the header `Headcount-Verdict` has the verdict",
-    openapi_extra={"x-problems": ["unknown-ingest-key", "unknown-site"], "security": [{"ingest_key": []}]},
+    openapi_extra={"x-problems": ["unknown-ingest-key"], "security": [{"ingest_key": []}]},
 )
 async def get_osmand(request: Request, state: State) -> Response:
     """Take a fix from the query: `id` (the ingest key), `lat`, `lon`, `timestamp`, `accuracy`, `speed` (knots) and others.
@@ -128,7 +130,7 @@ async def get_osmand(request: Request, state: State) -> Response:
     response_class=Response,
     response_description="The fixes are stored, or can never be; the header `Headcount-Verdict` has the verdict",
     openapi_extra={
-        "x-problems": ["unknown-ingest-key", "unknown-site"],
+        "x-problems": ["unknown-ingest-key"],
         "security": [{"ingest_key": []}],
         "requestBody": {
             "content": {
@@ -153,21 +155,28 @@ async def _osmand(request: Request, state: ApiState) -> Response:
     except DecodeError as error:
         raise _body_problem(error) from error
     device = await device_of_ingest_key(request, report.identifier)
-    _check_site(state, device)
     decoded = osmand.decode_report(report, time.time())
     state.limits.take_fixes(device, max(1, len(decoded)))
-    receipts = await state.ingest.store(device, decoded)
+    if _is_counted(state, device):
+        receipts = await state.ingest.store(device, decoded)
+    else:
+        receipts = [Receipt("inactive", _SITE_REMOVED)] * len(decoded)
     state.metrics.http.count_fixes("osmand", receipts)
     verdicts = dict.fromkeys(receipt.verdict for receipt in receipts)
     return Response(headers={VERDICT_HEADER: ", ".join(verdicts)})
 
 
-def _check_site(state: ApiState, device: Device) -> None:
-    """Fixes of a site that was removed would be stored, but never counted."""
-    if state.live.named(device.site) is None:
-        if not state.sites.is_read:
-            raise LogError("the sites have not been read yet")
-        raise ProblemError(UNKNOWN_SITE, "The site of this device does not exist any more.")
+def _is_counted(state: ApiState, device: Device) -> bool:
+    """Whether the site of a device exists: fixes of a removed one would be stored, but never counted.
+
+    Raises:
+        LogError: that is not known yet.
+    """
+    if state.live.named(device.site) is not None:
+        return True
+    if not state.sites.is_read:
+        raise LogError("the sites have not been read yet")
+    return False
 
 
 def _media_type(request: Request) -> str:
