@@ -113,6 +113,28 @@ test("a fix that headcount will never store is not sent again", async () => {
   await device.stop();
 });
 
+test("a listener that throws does not end the device", async () => {
+  const thrown: unknown[] = [];
+  vi.stubGlobal("queueMicrotask", (rethrow: () => void) => {
+    try {
+      rethrow();
+    } catch (error) {
+      thrown.push(error);
+    }
+  });
+  const transport = new TestTransport();
+  const device = await started(transport);
+  device.onChange(() => {
+    throw new Error("a defect");
+  });
+  await device.report(at(INSIDE));
+  await vi.advanceTimersByTimeAsync(0);
+  expect(transport.sent).toHaveLength(1);
+  expect(thrown.length).toBeGreaterThan(0);
+  await device.stop();
+  vi.unstubAllGlobals();
+});
+
 test("the second transport is used until the first is tried again", async () => {
   const [first, second] = [new TestTransport(), new TestTransport()];
   first.failures.push(new Error("blocked"));

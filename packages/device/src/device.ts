@@ -289,7 +289,15 @@ export class Device {
 
   #changed(): void {
     const { status } = this;
-    for (const listener of this.#listeners) listener(status);
+    for (const listener of this.#listeners)
+      try {
+        listener(status);
+      } catch (error) {
+        // a defect of the program: it is reported as uncaught, and the device goes on
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
   }
 
   async #sleep(ms: number): Promise<void> {
