@@ -31,7 +31,7 @@ from headcount.messages.fixes import Fix
 from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
-from headcount.messaging.streams import DEVICE_BUCKET
+from headcount.messaging.streams import DEVICE_BUCKET, MQTT_RETAINED
 from nats_fixture import endpoint_of, internal_client, open_broker
 from waiting import LIMIT_S, until
 
@@ -168,11 +168,22 @@ async def test_names_are_removed_while_a_decoder_is_behind(
         for payload in (*["hang"] * 30, "last"):
             await mosquitto(broker, "faulty/1/up", payload.encode(), "-q", "1")
         await mosquitto(broker, "owntracks/Zaphod/Trillian", LOCATION, "-q", "1")
+        await mosquitto(broker, "faulty-all", b"last", "-q", "1", "-r")
+
+        async def retained() -> int:
+            return (await client.jetstream().stream_info(MQTT_RETAINED)).state.messages
+
+        assert await retained() == 1
         async with adapters(broker):
             await next_in_log(client, 1)
             await until(lambda: not found_in(tmp_path / "data", needles), "index and blocks are synchronised")
             waiting = (await client.jetstream().stream_info(FOREIGN_STREAM)).state.messages
             assert waiting > 2, "messages of the plug-in wait"
+
+            async def removed() -> bool:
+                return not await retained()
+
+            await until(removed, "the retained message of the plug-in is removed")
         await client.close()
     plugins.installed.cache_clear()
 

@@ -12,7 +12,8 @@ from headcount.counting.zone_lookup import ZoneLookup
 from headcount.decoders import formats, iotp
 from headcount.decoders.canonical import Outcome
 from headcount.decoders.device_aliases import AliasResolver
-from headcount.decoding import Message
+from headcount.decoders.plugin_results import decode_results, encode_results
+from headcount.decoding import Decoded, DecodedFix, DecodeError, Ignored, Message
 from headcount.devices.auth_callout import decode_request
 from headcount.devices.commands import decode_ack
 from headcount.devices.credentials import sign_token, token_key, verify_secret, verify_token
@@ -89,6 +90,11 @@ def _outcomes(number: int, topic: str, payload: bytes) -> list[Outcome]:
     return [_NAMES.outcome(format_.name, each) for each in decoded]
 
 
+def plugin_results(data: bytes) -> None:
+    """Answers of a decoder's process: results, or rejections."""
+    _require(all(isinstance(each, Decoded) for each in decode_results(data)), "no result")
+
+
 def forget(data: bytes) -> None:
     """Markers of erased devices: decoded, or ignored."""
     prefix = b"fix.0.s."
@@ -142,6 +148,7 @@ TARGETS: dict[str, Target] = {
     "protocol": protocol,
     "owntracks": owntracks_message,
     "iotp": iotp_message,
+    "plugin_results": plugin_results,
     "forget": forget,
     "callout": callout,
     "credential": credential,
@@ -161,6 +168,7 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     ),
     "owntracks": (b'owntracks/a/b\n{"_type":"location","tst":1,"lat":1,"lon":2,"tid":"ab","acc":3}',),
     "iotp": (b'{"id":"car-7","lat":52.67,"lon":-8.57,"t":1732453200}', b"eyJpZCI6ImEifQ=="),
+    "plugin_results": (encode_results([DecodedFix("a", 1.0, 2.0, 3.0), Ignored("x"), DecodeError("y")]),),
     "forget": (b'{"kind":"person","pseudonyms":{"20000":"0123456789abcdef"}}',),
     "callout": (
         (

@@ -21,6 +21,7 @@ RUNS = {
     "protocol": 250_000,
     "owntracks": 150_000,
     "iotp": 150_000,
+    "plugin_results": 60_000,
     "forget": 60_000,
     "callout": 60_000,
     "credential": 60_000,

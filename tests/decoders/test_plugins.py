@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +19,10 @@ from headcount.decoders.plugin_process import PluginProcess
 from headcount.decoders.plugin_results import decode_results
 from headcount.decoders.plugins import Plugin
 from headcount.decoding import Decoded, DecodedFix, DecodedStatus, DecodeError, Ignored, Message
+from headcount.devices.permissions import device_permissions
 from headcount.errors import DecoderError
 from headcount.messages import topics, units
+from headcount.messages.records import Device
 
 MESSAGE = Message("faulty/1/up", 1_700_000_000.0)
 #: Enough for a busy machine, and little to wait for.
@@ -123,6 +126,18 @@ def test_a_plugin_that_cannot_be_used_is_a_problem(
     (found,), (error,) = plugins.installed()
     assert found.name == "faulty"
     assert problem in str(error)
+
+
+def test_only_gateways_may_publish_on_the_topics_of_plugins() -> None:
+    """Subjects of plug-ins are among the permissions of an active gateway, and of no other device."""
+    device = Device(id="a2b3c4d5e6f7a2b3c4d5", site="ul", kind="vehicle", gateway=True)
+    gateway = device_permissions(device, ("faulty.*.up",))
+    assert gateway is not None
+    assert "faulty.*.up" in gateway.publish
+    for fields in ({"gateway": False}, {"status": "paused"}):
+        other = device_permissions(msgspec.structs.replace(device, **fields), ("faulty.*.up",))
+        assert other is not None
+        assert "faulty.*.up" not in other.publish
 
 
 # --- isolation -----------------------------------------------------------------------------------

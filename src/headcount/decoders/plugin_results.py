@@ -49,7 +49,7 @@ def decode_results(content: bytes) -> list[Decoded]:
     """The validated results of one message; wrong ones are DecodeErrors. Never raises."""
     try:
         found = _decode(content)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return [DecodeError("results", f"the decoder returned a wrong result: {error}"[:MAX_PROBLEM_CHARS])]
     if len(found) > MAX_RESULTS:
         return [
