@@ -40,7 +40,8 @@ advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{tls_port
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL
-sasl.enabled.mechanisms=PLAIN
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \\
   required user_{user}="{password}";
 ssl.keystore.type=PEM
@@ -95,6 +96,7 @@ class KafkaServer:
         self._properties.write_text(text)
         command = [*_JAVA, "kafka.tools.StorageTool", "format", "--standalone"]
         command += ["-t", _CLUSTER, "-c", str(self._properties)]
+        command += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 

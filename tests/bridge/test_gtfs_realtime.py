@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -103,3 +104,16 @@ async def test_faults(monkeypatch: pytest.MonkeyPatch) -> None:
         (message,) = await reading
     assert not source.problem
     assert json.loads(message.payload)["id"] == "a"
+
+
+async def test_stop_during_a_request() -> None:
+    """A server that does not answer does not delay a stop."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        source = new_source(f"gtfs-rt+http://127.0.0.1:{server.getsockname()[1]}/feed")
+        stop = asyncio.Event()
+        reading = asyncio.ensure_future(anext(source.batches(stop), None))
+        connection, _ = await asyncio.to_thread(server.accept)
+        with connection:
+            stop.set()
+            async with asyncio.timeout(gtfs_realtime.TIMEOUT_S / 2):
+                assert await reading is None

@@ -71,8 +71,10 @@ async def test_password_and_encryption(kafka: KafkaServer) -> None:
     """A user signs in over TLS, and the certificate is checked."""
     kafka.create_topic("secret")
     produce(kafka, "secret", ("car-iotp/", b"1"))
-    url = f"kafkas://{USER}:{PASSWORD}@{kafka.tls_address}/secret?sasl=PLAIN"
-    assert await read(new_source(url, ca=kafka.certificate), 1) == [SourceMessage("car-iotp/", b"1")]
+    url = f"kafkas://{USER}:{PASSWORD}@{kafka.tls_address}/secret"
+    for name, query in (("scram", ""), ("plain", "?sasl=PLAIN")):
+        source = new_source(url + query, ca=kafka.certificate, name=name)
+        assert await read(source, 1) == [SourceMessage("car-iotp/", b"1")]
     distrusted = new_source(url)
     reading = asyncio.create_task(read(distrusted, 1))
     await until(lambda: "certificate" in distrusted.problem, "the certificate is refused")

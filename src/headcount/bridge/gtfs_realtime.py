@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError
 from google.transit import gtfs_realtime_pb2 as gtfs
 
 from headcount.bridge.source import BATCH_SIZE, SourceMessage, SourceOptions
-from headcount.runtime.tasks import wait_any
+from headcount.errors import SettingsError
+from headcount.runtime.tasks import StopRequestedError, unless_stopped, wait_any
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,11 @@ class FeedError(Exception):
 
 
 def source(options: SourceOptions) -> GtfsRealtimeSource:
-    """The feed of a URL."""
+    """The feed of a URL.
+
+    Raises:
+        SettingsError: the URL is not valid.
+    """
     return GtfsRealtimeSource(options)
 
 
@@ -46,11 +51,17 @@ class GtfsRealtimeSource:
     exclusive = True
 
     def __init__(self, options: SourceOptions) -> None:
-        """Request the feed of these options when `batches` is called."""
+        """Request the feed of these options when `batches` is called.
+
+        Raises:
+            SettingsError: the URL is not valid.
+        """
         self._options = options
-        self._url = options.url._replace(
-            scheme=options.url.scheme.removeprefix("gtfs-rt+"), netloc=options.url.netloc.rpartition("@")[2]
-        ).geturl()
+        scheme, host = options.url.scheme.removeprefix("gtfs-rt+"), options.url.netloc.rpartition("@")[2]
+        try:
+            self._url = httpx2.URL(options.url._replace(scheme=scheme, netloc=host).geturl())
+        except httpx2.InvalidURL as error:
+            raise SettingsError("bridge.from", f"is not a valid URL: {error}") from error
         self._interval_s = INTERVAL_S
         self._validators: dict[str, str] = {}
         self._times: dict[str, float] = {}  # of the vehicles in the last feed
@@ -63,11 +74,14 @@ class GtfsRealtimeSource:
             while not stop.is_set():
                 messages: list[SourceMessage] = []
                 try:
-                    if feed := await self._request(client):
-                        messages = self._messages(feed)
+                    async with asyncio.timeout(TIMEOUT_S):
+                        feed = await unless_stopped(self._request(client), stop)
+                    messages = self._messages(feed) if feed else []
                     self._note("")
-                except (FeedError, httpx2.HTTPError) as error:
-                    self._note(f"{self._options.address}: {error or repr(error)}")
+                except StopRequestedError:
+                    return
+                except (FeedError, httpx2.HTTPError, TimeoutError) as error:
+                    self._note(f"{self._options.address}: {str(error) or repr(error)}")
                 for start in range(0, len(messages), BATCH_SIZE):
                     yield messages[start : start + BATCH_SIZE]
                 await wait_any(stop, timeout_s=self._interval_s)

@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 from redis import asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from headcount.bridge.bus_topics import record_topic, topic_pattern
@@ -24,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 #: Time that a read waits for a first entry, and so the longest reaction to a stop.
 POLL_S = 0.5
-TIMEOUT_S = 10.0
+TIMEOUT_S = 5.0
 #: The consumer of all bridges of a name: one of them reads.
 _CONSUMER = "bridge"
 #: Fields that name the device or topic; the others of an entry without `payload` are those of a fix.
@@ -112,6 +114,8 @@ class RedisSource:
             ssl_certfile=_path(files.cert),
             ssl_keyfile=_path(files.key),
             socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),  # the source reconnects, and then claims first
             client_name="headcount",
             protocol=2,
         )

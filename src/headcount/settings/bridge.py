@@ -33,13 +33,15 @@ class BridgeSettings:
     )
     topics: str = _bridge(
         "",
-        "Topics to copy, separated by commas: filters of MQTT, or names of topics or streams at the source.",
+        "Topics to copy, separated by commas: filters of MQTT, names of topics or streams, or ids of a feed's "
+        "vehicles.",
         flag="--topics",
         default_text="those of all formats that headcount reads",
     )
     name: str = _bridge(
         "",
-        "Name at the source: client id, queue or consumer group. Of the bridges with the same name one is active.",
+        "Name at the source: client id, queue or consumer group. Of the bridges with the same name one is "
+        "active; with Kafka all are.",
         format=NAME,
         default_text="headcount- and a part that is unique to the deployment",
     )
