@@ -1,4 +1,4 @@
-"""Who may send fixes over HTTP, and how often; tests/system has what the log does with them."""
+"""Authentication and limits of devices that send over HTTP; the system tests cover the log."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def listen(
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # of a name with addresses of both kinds, as the NATS server does
         family, *_, where = min(found, key=lambda each: each[0] != socket.AF_INET)
-        return socket.create_server(
+        listener = socket.create_server(
             (str(where[0]), port), family=family, backlog=backlog, dualstack_ipv6=host == "::"
         )
     except socket.gaierror as error:
@@ -53,6 +53,10 @@ def listen(
         raise SettingsError(
             address, f"cannot listen on {host}, port {port}, for {purpose}: {error.strerror}; see {option}"
         ) from None
+    # accepted connections inherit it, and asyncio sets it only where the protocol was given: without it, the
+    # second part of an answer waits 40 ms for the acknowledgement of the first
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def check_free(purpose: str, host: str, port: int, option: str, address: str = "host") -> None:
