@@ -130,7 +130,7 @@ lint: env lint-web lint-github ## check format, lint, types, import contracts an
 lint-web: web/node_modules/.package-lock.json packages/device/node_modules/.package-lock.json ## check the web pages, their API types, and the packages
 	cd web && npm run --silent lint
 	cd packages/device && npm run --silent lint
-	cd packages/node-red-contrib-headcount && ../../web/node_modules/.bin/biome check --config-path=../../web . ../checks/asyncapi.mjs
+	cd packages/node-red-contrib-headcount && ../../web/node_modules/.bin/biome check --config-path=../../web . ../checks/asyncapi.mjs ../checks/offline.cjs
 	@$(MAKE) --no-print-directory web-types CHECK=--check
 	! grep -n '"resolved"' web/package-lock.json packages/*/package-lock.json
 

@@ -101,12 +101,18 @@ class NodeRed:
             self._process = None
 
     def post(self, path: str, body: object) -> httpx.Response:
-        """Send a request to an `http in` node."""
+        """Send a request to an `http in` node, or to the API of Node-RED."""
         address = f"http://127.0.0.1:{self._port}{path}"
         with httpx.Client(trust_env=False, timeout=60) as client:
             answer = client.post(address, json=body)
-        assert answer.status_code == 200, answer.text
+        assert answer.is_success, answer.text
         return answer
+
+    def deploy(self, flow: list[dict[str, Any]]) -> None:
+        """Replace the flows, as the editor does, and wait until they run."""
+        before = self._started()
+        self.post("/flows", flow)
+        wait_until(lambda: self._started() > before, "the new flows", BUSY_S)
 
     def printed(self) -> str:
         """Everything that it has printed."""

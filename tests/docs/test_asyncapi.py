@@ -43,7 +43,7 @@ def test_examples_are_valid(name: str) -> None:
         ("fix", {"lat": "52.6", "lon": -8.5, "tst": 1}),
         ("status", "away"),
         ("counts", {"site": "ul", "zone": "site", "at": "2026-11-24T15:02:00.000Z", "person": 3}),
-        ("cmd", {"id": "562358067e9ae7fa", "command": "explode", "expires": 1.0}),
+        ("cmd", {"id": "1", "command": "explode", "expires": 1.0}),
         ("ack", {"ok": True}),
         ("owntracks", {"lat": 1}),
     ],

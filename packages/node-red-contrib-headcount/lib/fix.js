@@ -130,7 +130,7 @@ module.exports = (RED) => {
       else
         kept.set(
           this.id,
-          this.queue.entries.map(({ topic, body, done }) => ({ topic, body, done })),
+          this.queue.entries.map(({ topic, body }) => ({ topic, body })),
         );
     }
   }
