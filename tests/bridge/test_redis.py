@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.reading import new_source, read
+from bridge_fixture import StallingProxy
+from headcount.bridge import redis as redis_source
 from headcount.bridge.source import SourceMessage
 from headcount.errors import SettingsError
 from redis_fixture import PASSWORD, USER, RedisServer, running_redis
@@ -74,6 +76,39 @@ async def test_lost_data(redis: RedisServer) -> None:
     redis.client().flushall()
     redis.client().xadd("lost", {"topic": "car-iotp", "payload": "1"})
     assert await reading == [SourceMessage("car-iotp", b"1")]
+
+
+async def test_cut_network(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries of ten minutes during which the network of the bridge was cut all arrive afterwards."""
+    monkeypatch.setattr(redis_source, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(redis_source, "CLAIM_INTERVAL_S", 0.5)
+
+    def add(first: int, last: int) -> None:
+        with redis.client().pipeline() as pipeline:
+            for number in range(first, last):
+                pipeline.xadd("cut", {"topic": "car-iotp", "payload": str(number)})
+            pipeline.execute()
+
+    found: set[int] = set()
+    async with StallingProxy(int(redis.url.rpartition(":")[2])) as network:
+        source = new_source(f"redis://127.0.0.1:{network.port}", topics="cut")
+        stop = asyncio.Event()
+
+        async def read_all() -> None:
+            async for batch in source.batches(stop):
+                found.update(int(message.payload) for message in batch)
+                await source.acknowledge()
+
+        reading = asyncio.create_task(read_all())
+        add(0, 20)
+        await until(lambda: len(found) == 20, "the first entries")
+        network.cut()
+        add(20, 6020)
+        await until(lambda: source.problem, "the bridge notices it")
+        network.join()
+        await until(lambda: found == set(range(6020)), "all entries")
+        stop.set()
+        await reading
 
 
 async def test_password_and_encryption(redis: RedisServer) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ _log = logging.getLogger(__name__)
 #: Time that a read waits for a first entry, and so the longest reaction to a stop.
 POLL_S = 0.5
 TIMEOUT_S = 5.0
+#: Entries that are pending between two batches were delivered to a connection that is lost. They are claimed at the
+#: start, and this often: the server may still answer a request that an earlier connection sent.
+CLAIM_INTERVAL_S = 10.0
 #: The consumer of all bridges of a name: one of them reads.
 _CONSUMER = "bridge"
 #: Fields that name the device or topic; the others of an entry without `payload` are those of a fix.
@@ -78,10 +82,13 @@ class RedisSource:
                     await self._create_groups(self._client)
                     self.problem = ""
                     _log.info("connected to %s", self._options.address)
-                    for stream in self._streams:
-                        async for entries in self._claimed(self._client, stream):
-                            yield self._messages(stream, entries)
+                    claim_s = 0.0
                     while not stop.is_set():
+                        if time.monotonic() >= claim_s:
+                            for stream in self._streams:
+                                async for entries in self._claimed(self._client, stream):
+                                    yield self._messages(stream, entries)
+                            claim_s = time.monotonic() + CLAIM_INTERVAL_S
                         for stream, entries in await self._new(self._client):
                             yield self._messages(stream, entries)
             except (RedisError, OSError) as error:
