@@ -14,7 +14,7 @@ import shapely
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from device.make_vectors import START_S, sites
+from device.make_vectors import START_S, at, sites
 from headcount.counting import site_file
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
@@ -25,7 +25,8 @@ from headcount.device.positions import DevicePosition, position_of_payload
 from headcount.device.reporting import Reporter, ReportState
 from headcount.device.retry_delay import MAX_RETRY_S, retry_delay_s
 from headcount.device.saved_state import decode_state, encode_state
-from headcount.device.site_areas import KINDS, SiteAreas
+from headcount.device.site_areas import KINDS, DeviceKind, SiteAreas
+from headcount.lab.chaos.oracle import Oracle
 
 #: Positions nearer than this to an edge or to the end of a margin are not compared: the planes differ there.
 UNCERTAIN_M = 0.3
@@ -50,7 +51,9 @@ def _is_near_a_limit(site: Site, x: float, y: float, acc: float, before: set[str
         edge_m = shapely.distance(zone.plane.boundary, point)
         margin_m = min(zone.leave_margin_m, site.leave_margin_acc * acc if acc else math.inf)
         beyond_m = shapely.distance(zone.plane, point)
-        if edge_m < UNCERTAIN_M or (zone.id in before and abs(beyond_m - margin_m) < UNCERTAIN_M):
+        if edge_m < UNCERTAIN_M or abs(beyond_m - 2 * acc) < UNCERTAIN_M:
+            return True
+        if zone.id in before and abs(beyond_m - margin_m) < UNCERTAIN_M:
             return True
     return False
 
@@ -246,3 +249,54 @@ def test_the_last_report_decides_what_the_system_counts(
             state.placed and reporter.site.is_implausible(state.placed, position)
         ):
             assert reporter.site.move(reporter.state.zones, position) == reporter.state.zones
+
+
+STEPS_OF_A_TRACK = st.lists(
+    st.tuples(
+        st.sampled_from([1.0, 2.0, 9.0, 55.0]),
+        st.floats(-14, 14),
+        st.floats(-14, 14),
+        st.sampled_from([None, 3.0, 12.0, 150.0]),
+    ),
+    min_size=10,
+    max_size=40,
+)
+#: Places near the edges of zones, in metres from the middle.
+STARTS = st.sampled_from(
+    [(-190.0, -95.0), (-120.0, -60.0), (5.0, -130.0), (95.0, -120.0), (15.0, 35.0), (290.0, 0.0)]
+)
+
+
+@given(
+    name=st.sampled_from(["campus", "two-parts"]),
+    kind=st.sampled_from(KINDS),
+    start=STARTS,
+    steps=STEPS_OF_A_TRACK,
+)
+def test_reports_are_counted_like_all_positions(
+    name: str,
+    kind: DeviceKind,
+    start: tuple[float, float],
+    steps: list[tuple[float, float, float, float | None]],
+) -> None:
+    """After each position, the reports so far have the same zones as all positions so far would have."""
+    site = LOOKUPS[name].site
+    every, reported = Oracle(site.geojson), Oracle(site.geojson)
+    reporter = Reporter(kind)
+    reporter.site = SiteAreas(site.geojson, kind)
+    t, (east, north) = float(START_S), start
+    zones: set[str] = set()
+    for step_s, dx, dy, acc in steps:
+        t, east, north = t + step_s, east + dx, north + dy
+        position = at(east, north, t - START_S, **({} if acc is None else {"acc": acc}))
+        x, y = site.project(np.array([position.lat]), np.array([position.lon]))
+        assume(not _is_near_a_limit(site, float(x[0]), float(y[0]), acc or 0.0, zones))
+        row = (kind, "d", t, position.lat, position.lon, acc)
+        every.fix(t, *row)
+        if reporter.judge(position):
+            reported.fix(t, *row)
+        for oracle in (every, reported):
+            oracle.advance(t)
+        zones = every.devices[kind, "d"].zones
+        known = reported.devices.get((kind, "d"))
+        assert (known.zones if known else set()) == zones == reporter.state.zones
