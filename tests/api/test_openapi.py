@@ -85,7 +85,7 @@ def test_it_documents_the_scope_of_each_endpoint(
             assert "403" in operation["responses"], path
         elif path == "/v1/osmand":
             assert operation["security"] == [{"ingest_key": []}], path
-        elif path.startswith(("/v1/me", "/v1/fixes")):
+        elif path.startswith(("/v1/me", "/v1/fixes", "/v1/owntracks")):
             assert operation["security"] == [{"device": []}], path
         else:
             assert {} in operation["security"], path

@@ -26,6 +26,7 @@ from headcount.services.container import Services
 from headcount.services.history import HistoryQueries
 from headcount.services.history_tail import HistoryTail
 from headcount.services.ingest import IngestService
+from headcount.services.owntracks import OwnTracksService
 from headcount.services.personal import PersonalDataService
 from headcount.services.positions import PositionService
 from headcount.services.stays import StayService
@@ -66,6 +67,9 @@ class ApiState:
         self.streams = StreamSlots(settings.max_streams)
         self.services = Services(self.core.connection, settings.secret, self.registry_cache)
         self.ingest = IngestService(connection, settings.secret, self.registry_cache)
+        self.owntracks = OwnTracksService(
+            self.ingest, self.services.command_store, self.core.connection, settings.secret
+        )
         self.traces = self.services.traces(self.sites, settings.partitions)
         self.positions = PositionService(
             self.services,

@@ -225,9 +225,9 @@ class CommandDelivery:
                     due.due_s = due.sent_s + RESEND_PAUSE_S
                     return
             if not absent or due.attempts:
+                due.sent_s = now_s  # before the device can answer
                 for topic, payload in self._messages(command, phone):
                     await client.publish(topic, payload, *DELIVERY[COMMAND_TOPIC])
-                due.sent_s = now_s
                 if command.state == "queued" and not absent:
                     await self._commands.mark_sent(command, now_s)
         due.attempts += 1
@@ -254,14 +254,14 @@ class CommandDelivery:
     async def _on_owntracks(self, msg: Message) -> None:
         """Record the answer in a location of a phone, if there is one."""
         id_ = msg.subject.split(".")[1]
-        waiting = [each.command for each in self._open.values() if each.command.device == id_]
+        waiting = [each for each in self._open.values() if each.command.device == id_]
         if not waiting:
             return
         with contextlib.suppress(LogError):  # the command is sent and answered again
             phone = await self._phones.get(id_)
             answer_s = None if phone is None else self._phones.answered_s(msg.data, phone)
-            for command in waiting:
-                if answer_s is not None and is_answered(command, answer_s):
+            for command, sent_s in [(each.command, each.sent_s) for each in waiting]:
+                if answer_s is not None and is_answered(command.sent or sent_s, answer_s):
                     ack = CommandAck(command.id)
                     await self._commands.record_answer(command.site, command.kind, id_, ack, self._clock())
 

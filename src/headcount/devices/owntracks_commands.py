@@ -15,6 +15,7 @@ Source: OwnTracks booklet, tech/json; android `MessageProcessor.kt`; ios `OwnTra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -112,9 +113,9 @@ def answered_s(payload: bytes) -> float | None:
     return max(made, default=None)
 
 
-def is_answered(command: DeviceCommand, answer_s: float) -> bool:
-    """Whether a requested location that was made at `answer_s` answers a command."""
-    return command.sent is not None and answer_s >= command.sent - CLOCK_TOLERANCE_S
+def is_answered(sent_s: float, answer_s: float) -> bool:
+    """Whether a requested location that was made at `answer_s` answers a command that was sent at `sent_s`."""
+    return math.isfinite(sent_s) and answer_s >= sent_s - CLOCK_TOLERANCE_S
 
 
 def _waypoint(region: AppRegion) -> dict[str, Any]:

@@ -55,6 +55,7 @@ from headcount.messages.topics import (
     FOREIGN_STREAM,
     FOREIGN_SUBJECTS,
     HISTORY_STREAM,
+    OWNTRACKS_SUBJECTS,
 )
 from headcount.messaging import jetstream
 from headcount.messaging.connection import Connection, Endpoint, connected
@@ -273,8 +274,9 @@ def _stream(name: str, subjects: list[str], **fields: Any) -> dict[str, Any]:
     return {"name": name, "subjects": subjects, **common, **fields}
 
 
-def _in_memory(name: str, subject: str, max_bytes: int, **fields: Any) -> dict[str, Any]:
-    return _stream(name, [subject], storage="memory", max_bytes=max_bytes, **fields)
+def _in_memory(name: str, subjects: str | list[str], max_bytes: int, **fields: Any) -> dict[str, Any]:
+    subjects = [subjects] if isinstance(subjects, str) else subjects
+    return _stream(name, subjects, storage="memory", max_bytes=max_bytes, **fields)
 
 
 #: The streams of the server's MQTT side, as it would create them, but with limits and in memory: a server that
@@ -283,6 +285,7 @@ def _in_memory(name: str, subject: str, max_bytes: int, **fields: Any) -> dict[s
 #: FOREIGN hold. Retained messages and sessions don't expire: a count that doesn't change stays retained.
 #: Source: nats-server 2.15.1, `mqtt.go`: `mqttCreateAccountSessionManager`.
 MQTT_SESSIONS, MQTT_RETAINED, MQTT_QOS2 = "$MQTT_sess", "$MQTT_rmsgs", "$MQTT_qos2in"
+_MESSAGES = [f"{STORED}{subject}" for subject in ("headcount.>", "owntracks.*.*.cmd", *OWNTRACKS_SUBJECTS)]
 #: Each subscription with QoS 1 is a consumer of `$MQTT_msgs`: four for each of a server's 65,536 connections.
 #: Without it, the server allows 1,000.
 MAX_MQTT_CONSUMERS = 4 * 65_536
@@ -297,7 +300,7 @@ _WAITING = {
     "discard_new_per_subject": True,
 }
 MQTT_STREAMS: tuple[dict[str, Any], ...] = (
-    _in_memory("$MQTT_msgs", f"{STORED}headcount.>", 128 * MIB, **_INTEREST),
+    _in_memory("$MQTT_msgs", _MESSAGES, 128 * MIB, **_INTEREST),
     _in_memory("$MQTT_out", "$MQTT.out.>", 32 * MIB, **_INTEREST),
     _in_memory(MQTT_QOS2, "$MQTT.qos2.in.>", 64 * MIB, **_WAITING),
     # what is retained, the sites and counts, is never dropped for what devices want retained

@@ -37,9 +37,9 @@ from headcount.errors import AccessError, LogError
 
 CSRF_HEADER = "headcount-csrf"
 #: These paths authenticate devices themselves.
-DEVICE_PATHS = re.compile(r"/v1/(me|provision|fixes|osmand)(/|$)")
+DEVICE_PATHS = re.compile(r"/v1/(me|provision|fixes|osmand|owntracks)(/|$)")
 #: These have a limit per device: a whole campus may send its fixes from one address.
-INGEST_PATHS = re.compile(r"/v1/(fixes|osmand)$")
+INGEST_PATHS = re.compile(r"/v1/(fixes|osmand|owntracks)$")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 #: Health checks are not rate-limited.
 _UNLIMITED = ("/healthz",)

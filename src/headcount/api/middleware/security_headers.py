@@ -26,7 +26,7 @@ SECURITY_HEADERS = {
 }
 #: Paths that are not public: with rights that a browser shows automatically, other origins may not read them.
 PRIVATE = re.compile(
-    r"/v1/(sites/[^/]+/(fixes|devices(\.csv)?|commands|claims)|tokens|sessions|audit|whoami|system|me|provision|fixes|osmand)([./]|$)"
+    r"/v1/(sites/[^/]+/(fixes|devices(\.csv)?|commands|claims)|tokens|sessions|audit|whoami|system|me|provision|fixes|osmand|owntracks)([./]|$)"
     r"|/ogc/collections/[^/]+\.fixes(/|$)"
 )
 _API_PREFIXES = ("/v1/", "/ogc", "/openapi.json", "/healthz", "/readyz", "/problems/")

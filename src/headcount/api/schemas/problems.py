@@ -283,6 +283,13 @@ TOO_MANY_STREAMS = _problem(
     "/v1/sites/ul/stream",
     "1000 live streams are open. Try again later, or poll /counts.",
 )
+DEVICE_TOO_OFTEN = _problem(
+    "too-many-fixes",
+    503,
+    "Too many fixes from this device",
+    "Try again later. The status is not 429, since the app OwnTracks on iOS would drop the fixes.",
+    "/v1/owntracks",
+)
 TOO_MANY_QUERIES = _problem(
     "too-many-queries",
     503,
