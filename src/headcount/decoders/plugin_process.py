@@ -48,8 +48,8 @@ class PluginProcess:
         self._message_s = message_s
         self._output = output
         self._process: ChildProcess | None = None
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._reader = asyncio.StreamReader()
+        self._writer: asyncio.StreamWriter | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,6 +67,7 @@ class PluginProcess:
             return
         await self._kill()
         ours, theirs = socket.socketpair()
+        self._reader, self._writer = await asyncio.open_connection(sock=ours)
         arguments = (theirs.fileno(), self.plugin.module, self.plugin.function)
         with theirs:
             self._process = await start_process(
@@ -77,7 +78,6 @@ class PluginProcess:
                 sockets=(theirs,),
             )
         self.starts += 1
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
         problem = await self._answer(START_S)
         if problem:
             await self._kill()
@@ -114,8 +114,9 @@ class PluginProcess:
 
     async def _decode_window(self, items: Sequence[Item], results: list[list[Decoded]]) -> DecodeError | None:
         """Append the results of messages until one fails."""
-        for content in map(_encode_item, items):
-            self._writer.write(LENGTH.pack(len(content)) + content)
+        if self._writer is not None:
+            contents = map(_encode_item, items)
+            self._writer.write(b"".join(LENGTH.pack(len(content)) + content for content in contents))
         for _ in items:
             answer = await self._answer(self._message_s)
             if isinstance(answer, DecodeError):
@@ -142,7 +143,9 @@ class PluginProcess:
         return self._process.ending
 
     async def _kill(self) -> None:
+        if self._writer is not None:
+            self._writer.close()  # a process that is about to start ends by this
+            self._writer = None
         if self._process is not None:
-            self._writer.close()
             await self._process.stop()
             self._process = None
