@@ -1,11 +1,14 @@
 /** The device's loop without a network, and its file. */
+import { once } from "node:events";
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { FAR, INSIDE, SITE, TestTransport } from "../test/test-transport.js";
 import { Device } from "./device.js";
 import { FallbackTransport } from "./fallback.js";
+import { HttpTransport } from "./http.js";
 import { FileStorage } from "./node.js";
 import type { DevicePosition } from "./positions.js";
 import { RetryLaterError } from "./transport.js";
@@ -149,6 +152,21 @@ test("the second transport is used until the first is tried again", async () => 
   await vi.advanceTimersByTimeAsync(0);
   expect([first.sent.length, second.sent.length]).toEqual([1, 1]);
   await device.stop();
+});
+
+test("a server that accepts connections and does not answer is given up after 15 s", async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const options = { site: "campus", kind: "person", id: "x", secret: "y" } as const;
+  const transport = new HttpTransport({ url: `http://127.0.0.1:${port}`, ...options });
+  const opened = transport.open({ site: () => undefined, command: () => undefined, closed: () => undefined });
+  const failed = expect(opened).rejects.toThrow("no answer");
+  const [socket] = (await once(server, "connection")) as [Socket];
+  await vi.advanceTimersByTimeAsync(15_000);
+  await failed;
+  socket.destroy();
+  server.close();
 });
 
 test("a file keeps fixes, site and state, is private, and survives a line that a crash has cut", async () => {

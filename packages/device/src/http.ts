@@ -1,6 +1,6 @@
 import { type DeviceIdentity, RetryLaterError, type Transport, type TransportEvents } from "./transport.js";
 
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 15_000;
 /** Browsers allow 64 KiB of bodies with `keepalive` at a time. */
 const MAX_KEEPALIVE_BYTES = 60_000;
 const SITE_POLL_MS = 600_000;
@@ -34,12 +34,9 @@ export class HttpTransport implements Transport {
 
   async open(events: TransportEvents): Promise<void> {
     await this.close();
-    const poll = async (): Promise<void> => {
-      const path = `v1/sites/${encodeURIComponent(this.identity.site)}`;
-      const response = await this.#fetch(path, { headers: { accept: "application/geo+json" } });
-      if (!response.ok) throw await problemOf(response);
-      events.site(await response.text());
-    };
+    const path = `v1/sites/${encodeURIComponent(this.identity.site)}`;
+    const init = { headers: { accept: "application/geo+json" } };
+    const poll = async (): Promise<void> => events.site(await this.#request(path, init, textOf));
     await poll();
     this.#poll = setInterval(() => poll().catch(() => undefined), SITE_POLL_MS);
     (this.#poll as { unref?: () => void }).unref?.();
@@ -48,22 +45,13 @@ export class HttpTransport implements Transport {
   async send(payloads: readonly string[]): Promise<number> {
     const body = `[${payloads.join(",")}]`;
     if (body !== this.#last.body) this.#last = { body, key: `${Date.now()}-${Math.random()}` };
-    const response = await this.#fetch("v1/fixes", {
-      method: "POST",
-      headers: {
-        authorization: this.#authorization,
-        "content-type": "application/json",
-        "idempotency-key": this.#last.key,
-      },
-      body,
-      keepalive: body.length < MAX_KEEPALIVE_BYTES,
-    });
-    if (response.status === NONE_STORED) {
-      await response.body?.cancel();
-      return 0;
-    }
-    if (!response.ok) throw await problemOf(response);
-    return ((await response.json()) as { stored: number }).stored;
+    const headers = {
+      authorization: this.#authorization,
+      "content-type": "application/json",
+      "idempotency-key": this.#last.key,
+    };
+    const init = { method: "POST", headers, body, keepalive: body.length < MAX_KEEPALIVE_BYTES };
+    return this.#request("v1/fixes", init, storedOf);
   }
 
   async answer(): Promise<void> {}
@@ -72,14 +60,32 @@ export class HttpTransport implements Transport {
     clearInterval(this.#poll);
   }
 
-  #fetch(path: string, init: RequestInit): Promise<Response> {
-    return fetch(new URL(path, this.#url), {
-      ...init,
-      credentials: "omit",
-      redirect: "error",
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    });
+  async #request<T>(path: string, init: RequestInit, read: (response: Response) => Promise<T>): Promise<T> {
+    const controller = new AbortController();
+    // unlike AbortSignal.timeout, it keeps a Node.js program running that waits for nothing else
+    const timer = setTimeout(() => controller.abort(new Error(`${path}: no answer`)), TIMEOUT_MS);
+    try {
+      const options: RequestInit = { ...init, credentials: "omit", redirect: "error", signal: controller.signal };
+      return await read(await fetch(new URL(path, this.#url), options));
+    } finally {
+      clearTimeout(timer);
+    }
   }
+}
+
+async function textOf(response: Response): Promise<string> {
+  if (!response.ok) throw await problemOf(response);
+  return response.text();
+}
+
+/** The number of stored fixes. */
+async function storedOf(response: Response): Promise<number> {
+  if (response.status === NONE_STORED) {
+    await response.body?.cancel();
+    return 0;
+  }
+  if (!response.ok) throw await problemOf(response);
+  return ((await response.json()) as { stored: number }).stored;
 }
 
 async function problemOf(response: Response): Promise<Error> {
