@@ -54,6 +54,10 @@ class NodeRed:
         self._folder = folder
         self._port = free_ports(1)[0]
         self._process: subprocess.Popen[bytes] | None = None
+        # connections that are kept would be those of a killed process
+        self._http = httpx.Client(
+            trust_env=False, timeout=60, limits=httpx.Limits(max_keepalive_connections=0)
+        )
         self._environment = os.environ | {"HEADLESS": "1", "PORT": str(self._port)} | dict(variables)
         self.log = folder / "node-red.txt"
         modules = folder / "user" / "node_modules"
@@ -69,6 +73,7 @@ class NodeRed:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._http.close()
         self.stop()
 
     def start(self) -> None:
@@ -102,9 +107,7 @@ class NodeRed:
 
     def post(self, path: str, body: object) -> httpx.Response:
         """Send a request to an `http in` node, or to the API of Node-RED."""
-        address = f"http://127.0.0.1:{self._port}{path}"
-        with httpx.Client(trust_env=False, timeout=60) as client:
-            answer = client.post(address, json=body)
+        answer = self._http.post(f"http://127.0.0.1:{self._port}{path}", json=body)
         assert answer.is_success, answer.text
         return answer
 
