@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Self
+from typing import Any, Self
 
 from headcount.bridge import runner
 from headcount.bridge.source import Source, open_source, source_options
@@ -19,17 +19,18 @@ from waiting import until
 
 
 @asynccontextmanager
-async def bridge(broker: Broker, url: str, **settings: str) -> AsyncIterator[Source]:
-    """Run a bridge during the block, once it is connected; its source."""
+async def bridge(broker: Broker, url: str, *, wait: bool = True, **settings: Any) -> AsyncIterator[Source]:
+    """Run a bridge during the block, with `wait` once it is connected; its source."""
     stop = asyncio.Event()
-    options = source_options(BridgeSettings(from_=url, **settings), "test", SHIPPED)  # type: ignore[arg-type]
+    options = source_options(BridgeSettings(from_=url, **settings), "test", SHIPPED)
     source = open_source(options)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(
             runner.run(endpoint_of(broker), options.name, source, stop, formats=SHIPPED, accounts=False)
         )
         try:
-            await until(lambda: not source.problem, "the bridge is connected")
+            if wait:
+                await until(lambda: not source.problem, "the bridge is connected")
             yield source
         finally:
             stop.set()

@@ -43,7 +43,7 @@ class Declaration:
     group: str = ""
     variable: str = ""
     flag: str = ""
-    secret: bool = False  # whether a value can hold a password, and errors omit it
+    secret: bool = False  # whether a value can hold a password: errors and representations omit it
 
 
 def setting(default: Any, text: str, *, factory: Callable[[], Any] | None = None, **declared: Any) -> Any:
@@ -55,10 +55,11 @@ def setting(default: Any, text: str, *, factory: Callable[[], Any] | None = None
         factory: computes the default instead.
         declared: fields of `Declaration`.
     """
-    metadata = {"declaration": Declaration(text, **declared)}
+    declaration = Declaration(text, **declared)
+    metadata, shown = {"declaration": declaration}, not declaration.secret
     if factory is not None:
-        return dataclasses.field(default_factory=factory, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+        return dataclasses.field(default_factory=factory, metadata=metadata, repr=shown)
+    return dataclasses.field(default=default, metadata=metadata, repr=shown)
 
 
 @dataclass(frozen=True, slots=True)
