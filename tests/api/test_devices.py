@@ -111,6 +111,33 @@ async def test_a_device_from_its_registration_to_its_end(tmp_path: Path) -> None
         assert len({entry.subject for entry in entries}) == 1
 
 
+async def test_the_key_of_a_device_is_returned_once(tmp_path: Path) -> None:
+    """A key is returned when it is created and stored sealed; a link with `encrypt` replaces it."""
+    async with open_registry(tmp_path) as api:
+        path = f"{DEVICES}/{(await api.call('POST', DEVICES, json={'kind': 'person'}))['id']}"
+        made = await api.call("POST", f"{path}/key")
+        devices.PayloadKeyResponse.model_validate(made)
+        registry = api.people.api.services.registry
+        stored = await registry.get(made["device"])
+        assert stored is not None
+        assert made["key"] not in str(stored)
+        shown = await api.call("GET", path)
+        assert shown["encrypted"]
+        assert stored.payload_key not in str(shown)
+        assert (await api.ask("DELETE", f"{path}/key")).status_code == 204
+        assert not (await api.call("GET", path))["encrypted"]
+        options = {"encrypt": True, "commands": True, "http": True}
+        link = await api.call("POST", f"{path}/link", json={"owntracks": options})
+        app = await api.call("GET", f"/v1/provision/{link['code'].replace('-', '')}.otrc")
+        assert (app["mode"], app["cmd"], len(app["encryptionKey"])) == (3, True, 32)
+        after = await registry.get(made["device"])
+        assert after is not None
+        assert after.app == "OwnTracks"
+        entries, _ = await api.people.api.services.audit_log.entries(action="device.key")
+        assert [entry.detail["encrypted"] for entry in entries] == [False, True]
+        assert not [word for word in (made["key"], app["encryptionKey"]) if word in str(entries)]
+
+
 async def test_the_list_is_filtered_and_paged(tmp_path: Path) -> None:
     """Pages follow each other, filters narrow them, and a change shows soon."""
     async with open_registry(tmp_path) as api:

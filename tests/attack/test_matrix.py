@@ -86,6 +86,7 @@ ENDPOINTS = {
     "GET /v1/me/stays": "device",
     "POST /v1/me/pause": "device",
     "POST /v1/me/resume": "device",
+    "POST /v1/owntracks": "device",
 }
 VALUES = {
     "{site}": "ul",
