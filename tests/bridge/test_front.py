@@ -178,6 +178,18 @@ def test_each_fix_counts_once_whatever_is_killed(up: Up, tmp_path: Path) -> None
         wait_until(lambda: (public_count(up, LIBRARY), public_count(up, PESS)) == (10, 20), "the counts")
 
 
+def test_up_runs_the_bridge_of_its_settings(tmp_path: Path) -> None:
+    """`headcount up` with `bridge.from` copies, too."""
+    with Mosquitto(tmp_path) as mosquitto:
+        variables = {"HEADCOUNT_BRIDGE_FROM": f"mqtt://127.0.0.1:{mosquitto.port}"}
+        with Up(tmp_path, variables=variables) as own:
+            wait_until(lambda: metric(own, "headcount_bridge_connected "), "the bridge copies")
+            publisher = Publisher(mosquitto.port)
+            publisher.send("phone", LIBRARY, time.time())
+            publisher.close()
+            wait_until(lambda: public_count(own, LIBRARY) == 1, "the fix is counted")
+
+
 class Front:
     """The Mosquitto of the profile mqtt5 of deploy/, with files in a folder of the test."""
 
