@@ -288,11 +288,11 @@ def test_reports_are_counted_like_all_positions(
     t, (east, north) = float(START_S), start
     zones: set[str] = set()
     for step_s, dx, dy, acc in steps:
-        t, east, north = t + step_s, east + dx, north + dy
-        position = at(east, north, t - START_S, **({} if acc is None else {"acc": acc}))
+        position = at(east + dx, north + dy, t + step_s - START_S, **({} if acc is None else {"acc": acc}))
         x, y = site.project(np.array([position.lat]), np.array([position.lon]))
         if _is_near_a_limit(site, float(x[0]), float(y[0]), acc or 0.0, zones):
             continue
+        t, east, north = t + step_s, east + dx, north + dy
         row = (kind, "d", t, position.lat, position.lon, acc)
         every.fix(t, *row)
         if reporter.judge(position):
