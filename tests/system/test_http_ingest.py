@@ -140,7 +140,7 @@ def test_counts_change(deployment: Deployment) -> None:
 
 def test_verdicts_and_problems(deployment: Deployment) -> None:
     """Some valid fixes give 207, none 422; bodies, types and credentials that are not valid have their status."""
-    phone = deployment.device()
+    phone, before = deployment.device(), deployment.count(LIBRARY)[0]
     mixed = phone.post([fix(2), fix(1, (0, 0)), {"lat": 1}, fix(-120)])
     assert mixed.status_code == 207
     found = mixed.json()
@@ -166,6 +166,7 @@ def test_verdicts_and_problems(deployment: Deployment) -> None:
     assert phone.post(fix(), headers={"idempotency-key": "x" * 256}).status_code == 422
     assert phone.post(fix(), params={"limit": 1}).status_code == 422
     assert len(phone.logged()) == 1
+    wait_until(lambda: deployment.count(LIBRARY)[0] == before + 1, "the valid fix is counted")
 
 
 def test_a_backlog_of_ten_minutes(deployment: Deployment) -> None:
@@ -188,6 +189,7 @@ def test_a_backlog_of_ten_minutes(deployment: Deployment) -> None:
 
 def test_a_repeated_request(deployment: Deployment) -> None:
     """With an Idempotency-Key a request gets the same answer again, also of a new API, and is stored once."""
+    before = deployment.count(LIBRARY)[0]
     phone, body = deployment.device(), [{"lat": INSIDE[0], "lon": INSIDE[1]}, fix(0, (91, 0)), fix(5)]
     key = {"idempotency-key": "report 17"}
     first = phone.post(body, headers=key)
@@ -201,19 +203,23 @@ def test_a_repeated_request(deployment: Deployment) -> None:
     assert len(phone.logged()) == 4
     assert phone.post(body[2:], headers=key).json() == {"stored": 1, "fixes": [{"verdict": "stored"}]}
     assert len(phone.logged()) == 5
+    wait_until(lambda: deployment.count(LIBRARY)[0] == before + 1, "the fixes are counted")
 
 
 def test_the_older_serverless_flow(deployment: Deployment) -> None:
     """A gateway posts Base64 of named cars, as to the older decoder, and each of them is counted."""
-    gateway, before = deployment.device("vehicle", gateway=True), deployment.count()[1]
+    gateway, (people, before) = deployment.device("vehicle", gateway=True), deployment.count()
     for number in range(3):
         text = base64.b64encode(json.dumps(fix(id=f"car-{number}")).encode()).decode()
-        assert gateway.post({"payload": text}).status_code == 200
-        assert gateway.post(content=text, headers={"content-type": "text/plain"}).status_code == 200
+        for answer in (
+            gateway.post({"payload": text}),
+            gateway.post(content=text, headers={"content-type": "text/plain"}),
+        ):
+            assert answer.status_code == 200, deployment.up.printed()
     wait_until(lambda: deployment.count()[1] == before + 3, "three cars on site")
     person = gateway.post(fix(id="phone-1"), params={"kind": "person"})
     assert person.status_code == 200
-    assert deployment.count()[1] == before + 3
+    wait_until(lambda: deployment.count() == (people + 1, before + 3), "one more person")
 
 
 @pytest.mark.parametrize("role", ["api", "broker"])

@@ -6,6 +6,7 @@ where the device was before.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import time
@@ -21,7 +22,7 @@ from headcount.errors import LogError
 from headcount.messages.records import Device
 from headcount.messages.topics import HANDLE
 from headcount.messaging.connection import Connection
-from headcount.messaging.jetstream import NewMessage, append_all
+from headcount.messaging.jetstream import ANSWER_S, NewMessage, append_all
 
 #: `stored`: the log has it. `ignored`: valid, and without a position. `inactive`: the device is paused or disabled.
 #: `not_allowed`: it is of another device. The others are those of rule 1.
@@ -85,8 +86,11 @@ class IngestService:
                 if alias.partition("/")[0] == _NAMES_FORMAT
             }
             return await self._store(sender, decoded, request, lambda each: _of_itself(sender, own, each))
-        if not self._cache.ready.is_set():
-            raise LogError("the registry has not been read yet")
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._cache.ready.wait()
+        except TimeoutError:
+            raise LogError("the registry has not been read yet") from None
         names = AliasResolver(self._secret, self._cache, sender.site)
         return await self._store(sender, decoded, request, lambda each: self._of_named(sender, names, each))
 
