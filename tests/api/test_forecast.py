@@ -166,3 +166,11 @@ async def test_the_public_forecast_depends_on_public_counts_alone(tmp_path: Path
             answer = await api.json(FORECAST)
             answers.append([answer["rows"][i]["person"] for i in range(8)])
     assert answers[0] == answers[1] == answers[2]
+
+
+@pytest.mark.parametrize("limits", [HIDDEN, {}], ids=["public", "exact"])
+async def test_without_history_nothing_is_expected(tmp_path: Path, limits: dict[str, Any]) -> None:
+    """A new deployment answers with rows without numbers, in public and with exact counts."""
+    async with open_api(tmp_path, **limits) as api:
+        found = ForecastResponse.model_validate(await api.json(FORECAST, params={"hours": 1}))
+        assert [row.person.expected for row in found.rows] == [None] * 4

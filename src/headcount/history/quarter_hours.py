@@ -88,8 +88,6 @@ def means(found: QuarterCounts, kind: int, newest: int, zone: tzinfo) -> tuple[F
         newest: the last quarter.
         zone: of the local clock. The slots that it leaves out are NaN; of those that it repeats, the later is taken.
     """
-    if not len(found.quarter):
-        return np.zeros(0), local_slot(newest, zone)
     quarters, inverse = np.unique(found.quarter, return_inverse=True)
     total, instants = (
         np.bincount(inverse, column.astype(np.float64)) for column in (found.sums[:, kind], found.instants)
@@ -100,8 +98,10 @@ def means(found: QuarterCounts, kind: int, newest: int, zone: tzinfo) -> tuple[F
 def on_local_clock(quarters: I8, values: F8, newest: int, zone: tzinfo) -> tuple[F8, int]:
     """Values of quarters as a series of slots of the local clock, and the number of its last slot."""
     last = local_slot(newest, zone)
+    if not len(quarters):
+        return np.zeros(0), last
     slots = np.array([local_slot(int(quarter), zone) for quarter in quarters], np.int64)
-    series = np.full(max(0, last - int(slots[0]) + 1) if len(slots) else 0, np.nan)
+    series = np.full(max(0, last - int(slots[0]) + 1), np.nan)
     known = slots <= last
     series[slots[known] - slots[0]] = values[known]
     return series, last
