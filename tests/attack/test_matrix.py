@@ -22,6 +22,7 @@ from headcount.api.middleware.authorization import RequireScope
 from headcount.api.openapi import routes
 from headcount.devices import permissions
 from headcount.messages.records import ACCESS_ROLES, Device, DeviceStatus
+from headcount.messages.topics import OWNTRACKS_SUBTOPICS
 
 # --- the API ---------------------------------------------------------------------------------------------
 #: The least role that may; "anybody" may without signing in; "device" knows devices' own credentials only.
@@ -65,6 +66,10 @@ ENDPOINTS = {
     "DELETE /v1/sites/{site}/devices/{device}": "operator",
     "POST /v1/sites/{site}/devices/{device}/rotate": "operator",
     "POST /v1/sites/{site}/devices/{device}/link": "operator",
+    "POST /v1/sites/{site}/devices/{device}/key": "operator",
+    "DELETE /v1/sites/{site}/devices/{device}/key": "operator",
+    "POST /v1/sites/{site}/devices/{device}/ingest-key": "operator",
+    "DELETE /v1/sites/{site}/devices/{device}/ingest-key": "operator",
     "GET /v1/sites/{site}/devices/{device}/trace": "operator",
     "GET /v1/sites/{site}/devices/{device}/commands": "operator",
     "POST /v1/sites/{site}/devices/{device}/commands": "operator",
@@ -79,6 +84,9 @@ ENDPOINTS = {
     "POST /v1/sessions/end": "admin",
     "GET /v1/audit": "admin",
     "GET /v1/audit/verify": "admin",
+    "POST /v1/fixes": "device",
+    "GET /v1/osmand": "anybody",  # the key of a device is in the request
+    "POST /v1/osmand": "anybody",
     "GET /v1/me": "device",
     "DELETE /v1/me": "device",
     "GET /v1/me/export": "device",
@@ -250,7 +258,9 @@ PUBLISH = {
     f"fix.3.ul.person.{OWN}.status": SENDERS,
     f"owntracks.{OWN}.phone": SENDERS,
     f"owntracks.{OWN}.phone.event": SENDERS,
+    **{f"owntracks.{OWN}.phone.{subtopic}": SENDERS for subtopic in OWNTRACKS_SUBTOPICS},
     "car-iotp": {"gateway"},
+    "tracker.7.up": {"gateway"},
     "mobile-iotp": {"gateway"},
     f"headcount.ul.person.{OTHER}.fix": set(),
     f"headcount.ul.person.{OTHER}.status": set(),
@@ -289,6 +299,8 @@ SUBSCRIBE = {
     "headcount.ul.events": {"operator", "admin"},
     "headcount.ul.site": EVERYBODY,
     f"headcount.ul.person.{OWN}.cmd": DEVICES,
+    f"owntracks.{OWN}.phone.cmd": DEVICES,
+    f"owntracks.{OTHER}.phone.cmd": set(),
     "headcount.ul.exact.library": PROGRAMS,
     "headcount.ul.exact.>": PROGRAMS,
     "headcount.ul.events.library": {"operator", "admin"},
@@ -339,7 +351,7 @@ def rights_of(client: str) -> permissions.Permissions:
         return permissions.program_permissions(client, ("ul",))
     status: DeviceStatus = "paused" if client == "paused" else "active"
     device = Device(id=OWN, site="ul", kind="person", status=status, gateway=client == "gateway")
-    rights = permissions.device_permissions(device)
+    rights = permissions.device_permissions(device, ("tracker.*.up",))
     assert rights is not None
     return rights
 

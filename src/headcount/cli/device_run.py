@@ -18,7 +18,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--from", "source", required=True, metavar="SOURCE", help="Source of positions, see above.")
 @click.option(
     "--credentials",
-    envvar="HEADCOUNT_DEVICE_CREDENTIALS",
     help="File with the device's credentials; --link writes it. The variable may also have their JSON.  "
     "[HEADCOUNT_DEVICE_CREDENTIALS]",
 )
@@ -77,8 +76,10 @@ def run(
     from headcount.device.position_sources import positions_from
     from headcount.device.run import account, report_all
     from headcount.runtime.logs import configure_logging
+    from headcount.settings.environment import DEVICE_CREDENTIALS, variable
 
-    if credentials is None:
+    credentials = credentials or variable(DEVICE_CREDENTIALS)
+    if not credentials:
         raise click.UsageError("--credentials is missing: a file with the device's credentials")
     configure_logging("device")
     ca = values["ca"]

@@ -7,6 +7,8 @@ import os
 PREFIX = "HEADCOUNT_"
 #: Variables that are read outside of `headcount` itself: by the health check of a container.
 HEARTBEAT_FILE = "HEADCOUNT_HEARTBEAT_FILE"
+#: The credentials file of `headcount device run`, or their JSON.
+DEVICE_CREDENTIALS = "HEADCOUNT_DEVICE_CREDENTIALS"
 
 
 def process_environment() -> dict[str, str]:
