@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 
 from device.test_policy import JSON
+from headcount.cli.main import main
 from headcount.device import DeviceClient, credentials_of, read_credentials, write_credentials
 from headcount.device.credentials import _base_and_code
 from headcount.device.run import account
@@ -111,3 +113,14 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DeviceLibraryError, match="is not answered"):
         account(str(tmp_path / "new"), "http://127.0.0.1:1/me#join=abc")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_variable_names_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without --credentials, the file is that of HEADCOUNT_DEVICE_CREDENTIALS; without either, the option is missing."""
+    command = ["device", "run", "--from", "nmea:none"]
+    missing = CliRunner().invoke(main, command)
+    assert (missing.exit_code, "--credentials is missing" in missing.output) == (2, True)
+    monkeypatch.setenv("HEADCOUNT_DEVICE_CREDENTIALS", str(tmp_path / "none.json"))
+    named = CliRunner().invoke(main, command)
+    assert named.exit_code != 0
+    assert "none.json" in f"{named.output}{named.exception}"
