@@ -23,7 +23,8 @@ _MORE = {
         "export": Entry("device_table:export", "Write all devices of a site as CSV."),
         "link": Entry("device_link:link", "Create a one-time link that sets up a phone."),
         "ingest-key": Entry(
-            "device_link:ingest_key", "Create the key of a phone with Traccar Client or OsmAnd."
+            "device_link:ingest_key",
+            "Create the key with which Traccar Client or OsmAnd sends a phone's fixes.",
         ),
         "claim": Entry("device_link:claim", "Create codes that register one new device each."),
         "mosquitto": Entry(
