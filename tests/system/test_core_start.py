@@ -13,8 +13,7 @@ from cluster_fixture import PARTITIONS, open_core
 from headcount.adapters import translator
 from headcount.broker import nats_probe
 from headcount.broker.nats_config import SYSTEM, BrokerConfig
-from headcount.messages.topics import FOREIGN_STREAM
-from headcount.messaging.consumers import pull_consumer
+from headcount.messages.topics import FOREIGN_STREAM, FOREIGN_SUBJECTS
 from headcount.messaging.jetstream import request, stream_names
 from headcount.messaging.streams import (
     MQTT_STREAMS,
@@ -77,7 +76,7 @@ async def test_adapters_create_the_same_consumer_at_the_same_time(tmp_path: Path
     async def subscribe(config: BrokerConfig) -> None:
         async with (
             nats_probe.connected(config) as connection,
-            pull_consumer(connection, FOREIGN_STREAM, translator._CONSUMER),
+            translator._consumer(connection, translator.DURABLE, FOREIGN_SUBJECTS),
         ):
             pass
 
