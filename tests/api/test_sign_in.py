@@ -19,7 +19,7 @@ from headcount.access.client_address import parse_networks
 from headcount.api.schemas import access, audit
 from headcount.messages.records import AccessRole
 from headcount.messaging.connection import Connection
-from waiting import BUSY_S
+from waiting import BUSY_S, until
 
 CLOSED: dict[str, Any] = {"open": False, "smallest_shown": 5}
 NONSENSE = [
