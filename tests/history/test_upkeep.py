@@ -18,6 +18,7 @@ from headcount.errors import ObjectNotFoundError, ReplacedError
 from headcount.history import compaction, replacing
 from headcount.history.buffer import CountRows
 from headcount.history.catalog import Catalog, Change
+from headcount.history.count_queries import complete_instants
 from headcount.history.damage import read_whole
 from headcount.history.manifest import (
     PAUSES,
@@ -30,6 +31,7 @@ from headcount.history.manifest import (
     encoded,
 )
 from headcount.history.objects import FolderStore, ObjectStore
+from headcount.history.reader import SegmentReader
 from headcount.history.retention import expire, expired_kinds
 from headcount.history.row_erasure import ErasedRows, erase_rows
 from headcount.history.segments import counts_table, fixes_table, parquet
@@ -139,6 +141,17 @@ def test_small_segments_of_an_hour_become_one(catalog: Catalog) -> None:
     assert (segment.t_from_s, segment.t_to_s, segment.sites) == (T0 - 1, T0 + 490, ("north", "ul"))
     assert len(catalog.manifest().removed) == 50
     assert compaction.compact(catalog, T0 + 2 * H) == 0
+
+
+def test_late_counts_are_read_with_merged_ones(catalog: Catalog) -> None:
+    """Counts that are stored after their hour was merged are in the answers, beside the merged ones."""
+    committed(catalog, "counts", counts(T0, 3, 4, 4), counts(T0 + 5.0, 4, 4, 4))
+    compaction.compact(catalog, T0 + 2 * H)
+    committed(catalog, "counts", counts(T0 + 10.0, 5, 4, 4))
+    view = SegmentReader(catalog.store).view()
+    rows = view.scan("counts", columns=["at", "site", "zone"])
+    assert len(rows) == 3
+    assert len(complete_instants(view, T0, T0 + 60.0, site="ul")) == 3
 
 
 def test_partial_counts_add_up(catalog: Catalog) -> None:

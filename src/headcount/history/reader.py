@@ -283,7 +283,7 @@ class HistoryView:
         ]
         if not found:
             return pa.table({name: pa.array([], pa.null()) for name in columns})
-        return pa.concat_tables(found, promote_options="permissive")
+        return pa.concat_tables(_alike(found), promote_options="permissive")
 
     def check_time(self) -> None:
         """Raise an error if the query has taken too long.
@@ -341,6 +341,23 @@ def _plain(table: pa.Table) -> pa.Table:
         return table
     column = table.column_names.index(_AS_CODES)
     return table.set_column(column, _AS_CODES, table[_AS_CODES].cast(pa.string()))
+
+
+def _alike(tables: list[pa.Table]) -> list[pa.Table]:
+    """The tables with texts of one type: merged segments have dictionaries where others have strings."""
+    for name in tables[0].column_names:
+        if len({pa.types.is_dictionary(table[name].type) for table in tables}) > 1:
+            tables = [
+                table.set_column(
+                    table.column_names.index(name),
+                    name,
+                    table[name].cast(pa.string())
+                    if pa.types.is_dictionary(table[name].type)
+                    else table[name],
+                )
+                for table in tables
+            ]
+    return tables
 
 
 def _opened(source: Any, metadata: Any = None) -> Any:
