@@ -33,7 +33,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 #: A file that matches, or imports one of our fixtures that does, starts servers.
 _SERVERS = re.compile(
     r"^(from|import) (nats_fixture|proxy_fixture|history_process|read_only)"
-    r"|^from system\.|Popen\(|create_subprocess_exec\(",
+    r"|^from (system|device\.(machine|receiver|relay))\b|HTTPServer\(|Popen\(|create_subprocess_exec\(",
     re.MULTILINE,
 )
 _FIXTURES = re.compile(r"^(?:from|import) (\w+_fixture)\b", re.MULTILINE)
