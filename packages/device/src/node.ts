@@ -59,7 +59,7 @@ export class FileStorage implements FixStorage {
   }
 
   async #text(): Promise<string> {
-    // positions are personal data: nobody else may read the file
+    // positions are personal data: only their owner may read the file
     const file = await open(this.#path, "a+", 0o600);
     try {
       return await file.readFile("utf8");
